@@ -1,1 +1,16 @@
+//! callpost: gets calls out of an Asterisk PBX and into the systems where people work.
+//!
+//! ```text
+//! Asterisk --> ami --> ingest(calls) --> journal --> routes --> sinks --> NiMbox, webhooks
+//! ```
+//! Everything moves left to right; see `ARCHITECTURE.md`.
 
+pub mod ami;
+pub mod api;
+pub mod calls;
+pub mod cdr;
+pub mod cli;
+pub mod config;
+pub mod journal;
+pub mod routes;
+pub mod sinks;

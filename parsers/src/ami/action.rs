@@ -21,20 +21,14 @@ pub enum ActionError {
 impl Action {
     /// An action by name.
     pub fn new(name: &'static str) -> Self {
-        Self {
-            _headers: vec![("Action", name.to_owned())],
-        }
+        Self { _headers: vec![("Action", name.to_owned())] }
     }
 
     /// Adds a header.
     ///
     /// # Errors
     /// When the value would break the line or exceed Asterisk's limits.
-    pub fn header(
-        self,
-        _key: &'static str,
-        _value: impl Into<String>,
-    ) -> Result<Self, ActionError> {
+    pub fn header(self, _key: &'static str, _value: impl Into<String>) -> Result<Self, ActionError> {
         Ok(self)
     }
 }

@@ -1,0 +1,1 @@
+//! The connection to Asterisk: it reads, answers nothing, waits for nobody.

@@ -1,0 +1,1 @@
+//! What a running agent answers: to the commands on a Unix socket.

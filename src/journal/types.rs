@@ -1,0 +1,375 @@
+//! What passes into and out of the journal.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parsers::{Cdr, Micros};
+use serde::{Deserialize, Serialize};
+
+use crate::calls::{CallKey, ObjectKey, Update, UpdateId};
+
+/// A route's name, as configured.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RouteId(pub Arc<str>);
+
+/// One atomic append: all of it is on disk after the acknowledgement, or none.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// AMI messages that mattered, for the traces.
+    pub messages: Vec<Traced>,
+    /// Updates, in order.
+    pub updates: Vec<Update>,
+    /// CDR rows of complete groups, for the history.
+    pub cdrs: Vec<(CallKey, Cdr)>,
+    /// One entry for each route that wants each update; in order per call and route.
+    pub outbox: Vec<Outgoing>,
+    /// The tracker's open objects that changed; `None`: gone.
+    pub objects: Vec<(ObjectKey, Option<Vec<u8>>)>,
+    /// Calls of which nothing is open any more.
+    pub ended: Vec<CallKey>,
+    /// Left out on purpose: route (or `""`), reason; counted.
+    pub skipped: Vec<(RouteId, String)>,
+}
+
+/// One AMI message in the traces of its calls.
+#[derive(Clone, Debug)]
+pub struct Traced {
+    /// The calls it belongs to.
+    pub calls: Vec<CallKey>,
+    /// What is kept of it.
+    pub message: TraceMessage,
+}
+
+/// What is kept of an AMI message: only headers that the tracker or the ladder reads, each value
+/// cut at 512 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceMessage {
+    /// Event time, else arrival.
+    pub at: Micros,
+    /// The event's name.
+    pub name: String,
+    /// Headers in order.
+    pub headers: Vec<(String, String)>,
+}
+
+/// One delivery to be made.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Which route.
+    pub route: RouteId,
+    /// The id that goes with every attempt.
+    pub id: UpdateId,
+    /// Whose order it keeps; routes without order (nimbox) ignore it.
+    pub call: CallKey,
+    /// Holds later deliveries of this call on this route until it is settled.
+    pub ordered: bool,
+    /// What is sent, computed once.
+    pub payload: Payload,
+}
+
+/// What is sent: the exact strings, never computed again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Payload {
+    /// A webhook's body.
+    Webhook {
+        /// `call.initial`, `sms.received`, `test`…
+        event: String,
+        /// The JSON text.
+        body: String,
+    },
+    /// A NiMbox create, without its token.
+    Nimbox {
+        /// Key, part 1.
+        initiated: String,
+        /// Key, part 2.
+        source: String,
+        /// Key, part 3.
+        destination: String,
+        /// Seconds.
+        duration: Option<u64>,
+        /// Link shown with the call.
+        url: Option<String>,
+    },
+}
+
+/// Where a delivery stands in the outbox: generation and sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DeliveryKey {
+    /// The generation's number.
+    pub generation: u64,
+    /// The record's number in it.
+    pub sequence: u64,
+}
+
+/// One delivery handed to a worker; it stays the worker's until settled or until a restart.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Where it stands.
+    pub key: DeliveryKey,
+    /// Which route.
+    pub route: RouteId,
+    /// The id that goes with every attempt.
+    pub id: UpdateId,
+    /// The whole call.
+    pub call: CallKey,
+    /// `Callpost-Sequence`: rises within a call on a route.
+    pub sequence: u64,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// When it was appended.
+    pub accepted: Micros,
+    /// What is sent.
+    pub payload: Payload,
+}
+
+/// How an attempt ended, for the journal. `status` is the HTTP status, `answer` at most its first
+/// 1 KiB, secrets removed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Settlement {
+    /// Done.
+    Delivered {
+        /** HTTP status. */
+        status: Option<u16>,
+        /** Start of the answer. */
+        answer: String,
+    },
+    /// Try again at that time. `costs`: counts as an attempt (not behind an open breaker).
+    Retry {
+        /** When. */
+        at: Micros,
+        /** Why. */
+        why: String,
+        /** HTTP status. */
+        status: Option<u16>,
+        /** Counts. */
+        costs: bool,
+    },
+    /// A dead letter, kept with its reason until someone decides.
+    Dead {
+        /** Why. */
+        why: String,
+        /** HTTP status. */
+        status: Option<u16>,
+        /** Start of the answer. */
+        answer: String,
+    },
+    /// A business refusal that is settled for good: counted, no alarm.
+    Refused {
+        /** Why. */
+        why: String,
+        /** Start of the answer. */
+        answer: String,
+    },
+    /// Given back untouched: the route paused or the agent stops.
+    Released,
+}
+
+/// A delivery given up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Where it stood.
+    pub key: DeliveryKey,
+    /// Which route.
+    pub route: RouteId,
+    /// Its id.
+    pub id: UpdateId,
+    /// The whole call.
+    pub call: CallKey,
+    /// What was to be sent.
+    pub payload: Payload,
+    /// Why it was given up.
+    pub why: String,
+    /// HTTP status of the last attempt.
+    pub status: Option<u16>,
+    /// Start of the last answer.
+    pub answer: String,
+    /// Attempts made.
+    pub attempts: u32,
+    /// When it was appended.
+    pub accepted: Micros,
+    /// When it was given up.
+    pub died: Micros,
+}
+
+/// How the journal is opened.
+#[derive(Clone, Debug)]
+pub struct JournalOptions {
+    /// Where.
+    pub directory: PathBuf,
+    /// Hard limit, bytes.
+    pub max_size: u64,
+    /// How long history stays.
+    pub keep: Duration,
+    /// `pbx.name`: stored; another name is refused while anything is open.
+    pub pbx: String,
+    /// Records after which a generation is sealed; smaller in tests.
+    pub generation_records: u64,
+}
+
+/// What was found at the start.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The tracker's open objects.
+    pub objects: Vec<(ObjectKey, Vec<u8>)>,
+    /// Generations put aside because they would not open: path and reason.
+    pub quarantined: Vec<(PathBuf, String)>,
+    /// Deliveries that wait, per route.
+    pub pending: Vec<(RouteId, u64)>,
+}
+
+/// The conservation line, since the journal was made:
+/// accepted = delivered + pending + dead + refused + dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Appended.
+    pub accepted: u64,
+    /// Done.
+    pub delivered: u64,
+    /// Waiting, in flight included.
+    pub pending: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Settled refusals.
+    pub refused: u64,
+    /// Given up on purpose, dead letters dropped included.
+    pub dropped: u64,
+}
+
+/// One route as the journal sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// Which.
+    pub route: RouteId,
+    /// The conservation line.
+    pub counters: Counters,
+    /// When the oldest waiting delivery was appended.
+    pub oldest: Option<Micros>,
+    /// Left out on purpose, by reason.
+    pub skipped: Vec<(String, u64)>,
+}
+
+/// The journal as a whole.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct JournalStatus {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Outbox generations.
+    pub generations: u64,
+    /// History days.
+    pub days: u64,
+    /// Generations put aside since the start.
+    pub quarantined: u64,
+    /// Records of the head generation.
+    pub head_records: u64,
+    /// Open objects of the tracker.
+    pub objects: u64,
+    /// Commits since the start.
+    pub commits: u64,
+    /// Median time of the last commits, microseconds.
+    pub commit_p50: u64,
+    /// Their 99th percentile, microseconds.
+    pub commit_p99: u64,
+    /// Each route.
+    pub routes: Vec<RouteStatus>,
+    /// The error that keeps it from writing now, if any.
+    pub fault: Option<String>,
+}
+
+/// Which legs to list, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryFilter {
+    /// Only live ones.
+    pub live: bool,
+    /// Of this call.
+    pub call: Option<CallKey>,
+    /// With this `call_id`.
+    pub call_id: Option<u64>,
+    /// From or to this number, exactly.
+    pub number: Option<String>,
+    /// Started at or after.
+    pub from: Option<Micros>,
+    /// Started before.
+    pub to: Option<Micros>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A leg as it stands or ended: the last update of it.
+pub type LegRecord = Update;
+
+/// All that is known of one call, in order of time.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Trace {
+    /// AMI messages.
+    pub messages: Vec<TraceMessage>,
+    /// Updates.
+    pub updates: Vec<Update>,
+    /// CDR rows.
+    pub cdrs: Vec<Cdr>,
+    /// Deliveries with their answers.
+    pub deliveries: Vec<TraceDelivery>,
+}
+
+/// A delivery in a trace.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TraceDelivery {
+    /// Which route.
+    pub route: RouteId,
+    /// Its id.
+    pub id: UpdateId,
+    /// When it was appended.
+    pub accepted: Micros,
+    /// What is sent.
+    pub payload: Payload,
+    /// Attempts made.
+    pub attempts: u32,
+    /// When it last changed, and how; `None` while it waits for its first attempt.
+    pub settled: Option<(Micros, Settlement)>,
+}
+
+/// Why the journal could not do what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Another agent has it.
+    #[error("the journal in {0} is in use by another callpost")]
+    InUse(PathBuf),
+    /// Files belong to another user.
+    #[error(
+        "files in {path} belong to user id {owner}, not to this process (user id {me}): run as that user, or chown them"
+    )]
+    Owner {
+        /** Where. */
+        path: PathBuf,
+        /** Whose. */
+        owner: u32,
+        /** Ours. */
+        me: u32,
+    },
+    /// `pbx.name` changed while something is open.
+    #[error(
+        "the journal belongs to pbx.name = \"{stored}\", the configuration says \"{configured}\", and calls or deliveries are open"
+    )]
+    OtherPbx {
+        /** In the journal. */
+        stored: String,
+        /** In the configuration. */
+        configured: String,
+    },
+    /// The disk refused; nothing of the batch counts.
+    #[error("the journal cannot write to {path}: {why}")]
+    Io {
+        /** Where. */
+        path: PathBuf,
+        /** What the system said. */
+        why: String,
+    },
+    /// A record above 16 KiB.
+    #[error("a record of {0} bytes is above the journal's limit")]
+    TooLarge(usize),
+    /// The writer has stopped.
+    #[error("the journal is closed")]
+    Closed,
+}
