@@ -10,6 +10,7 @@ pub mod api;
 pub mod calls;
 pub mod cdr;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod journal;
 pub mod routes;
