@@ -5,6 +5,7 @@
 //! ```
 //! Everything moves left to right; see `ARCHITECTURE.md`.
 
+pub mod agent;
 pub mod ami;
 pub mod api;
 pub mod calls;
@@ -12,6 +13,8 @@ pub mod cdr;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod ingest;
 pub mod journal;
 pub mod routes;
 pub mod sinks;
+pub mod systemd;

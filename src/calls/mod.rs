@@ -8,7 +8,7 @@ mod leg;
 mod tracker;
 
 pub use call::{
-    CallKey, CdrGroup, Context, Direction, EventName, LegState, LegUpdate, ObjectKey, Party, SmsUpdate, Step,
-    TerminatedBy, Update, UpdateBody, UpdateId,
+    CallKey, CdrGroup, CdrRow, CdrSource, Context, Direction, EventName, LegState, LegUpdate, ObjectKey,
+    Party, SmsUpdate, Step, TerminatedBy, Update, UpdateBody, UpdateId,
 };
 pub use tracker::{Input, Snapshot, SnapshotChannel, SnapshotEntry, Tracker};

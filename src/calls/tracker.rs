@@ -88,6 +88,11 @@ impl Tracker {
         Step::default()
     }
 
+    /// Where creates come from, once known.
+    pub fn cdr_source(&self) -> Option<super::CdrSource> {
+        None
+    }
+
     /// When [`Input::Tick`] is wanted next.
     pub fn deadline(&self) -> Option<Micros> {
         None

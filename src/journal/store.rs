@@ -111,6 +111,14 @@ impl Journal {
         Err(JournalError::Closed)
     }
 
+    /// Batches of updates as they become durable; who lags loses some.
+    pub fn subscribe(&self) -> tokio::sync::broadcast::Receiver<std::sync::Arc<Vec<crate::calls::Update>>> {
+        tokio::sync::broadcast::channel(1).1
+    }
+
+    /// Through the writer's thread and back: proof that it lives.
+    pub async fn round_trip(&self) {}
+
     /// Syncs and stops the thread; later calls answer `Closed`.
     pub async fn close(&self) {}
 }

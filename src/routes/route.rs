@@ -18,6 +18,18 @@ pub struct Route {
     pub id: RouteId,
 }
 
+impl Route {
+    /// `nimbox` or `webhook`.
+    pub fn kind(&self) -> &'static str {
+        ""
+    }
+
+    /// Where to, without secrets: scheme, host and port.
+    pub fn to(&self) -> String {
+        String::new()
+    }
+}
+
 impl Routes {
     /// From the configuration; disabled sinks make no route.
     pub fn new(_config: &Config) -> Self {
