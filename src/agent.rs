@@ -258,7 +258,8 @@ async fn any(workers: &mut [JoinHandle<()>]) {
     if workers.is_empty() {
         return std::future::pending().await;
     }
-    futures_util::future::select_all(workers.iter_mut()).await;
+    let (ended, _, _) = futures_util::future::select_all(workers.iter_mut()).await;
+    report("worker", ended);
 }
 
 fn report(part: &'static str, ended: Result<(), tokio::task::JoinError>) {

@@ -83,13 +83,7 @@ impl Client {
     /// Asks in HTTP/1.0, whose answers end with the connection and come unchunked: all that a
     /// local socket needs.
     async fn get(&self, path: &str) -> Result<BufReader<UnixStream>, ClientError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|why| match why.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-                ClientError::NotRunning(self.socket.clone())
-            }
-            ErrorKind::PermissionDenied => ClientError::Denied(self.socket.clone()),
-            _ => self.failed(why),
-        })?;
+        let stream = UnixStream::connect(&self.socket).await.map_err(|why| self.refused(&why))?;
         let mut stream = BufReader::new(stream);
         let request = format!("GET {path} HTTP/1.0\r\nHost: callpost\r\n\r\n");
         stream.write_all(request.as_bytes()).await.map_err(|why| self.failed(why))?;
@@ -107,6 +101,16 @@ impl Client {
         let mut why = String::new();
         stream.take(MAX_LINE).read_to_string(&mut why).await.map_err(|why| self.failed(why))?;
         Err(self.failed(why))
+    }
+
+    fn refused(&self, why: &std::io::Error) -> ClientError {
+        if matches!(why.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
+            ClientError::NotRunning(self.socket.clone())
+        } else if why.kind() == ErrorKind::PermissionDenied {
+            ClientError::Denied(self.socket.clone())
+        } else {
+            self.failed(why)
+        }
     }
 
     fn failed(&self, why: impl ToString) -> ClientError {
