@@ -1,1 +1,13 @@
-//! The commands, as a person types them.
+//! The commands, as a person types them. What they print goes through [`Out`], which knows
+//! terminals, pipes and closed pipes; what they log goes to stderr.
+
+mod args;
+mod exit;
+mod log;
+mod number;
+mod out;
+mod program;
+
+pub use exit::{CliError, Done};
+pub use out::{Out, paint, style};
+pub use program::main;

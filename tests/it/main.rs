@@ -2,3 +2,4 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that meets what it did not expect has failed")]
 
 mod ami;
+mod config;
