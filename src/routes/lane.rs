@@ -313,3 +313,190 @@ impl Lane {
 const fn failed(class: Class) -> bool {
     matches!(class, Class::Unreachable | Class::Unavailable | Class::Overloaded)
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+
+    fn policy() -> Policy {
+        Policy { retry_for: Duration::from_secs(75 * 3600), concurrency: 4, rate: None, zone: TimeZone::UTC }
+    }
+
+    fn lane() -> Lane {
+        Lane::new(policy(), None, at(0))
+    }
+
+    const fn at(seconds: i64) -> Micros {
+        Micros::from_secs(1_790_000_000 + seconds)
+    }
+
+    fn outcome(class: Class) -> Outcome {
+        Outcome { class, status: None, why: "why".to_owned(), answer: String::new(), retry_after: None }
+    }
+
+    /// One attempt at a delivery of that age, from start to end.
+    fn attempt(lane: &mut Lane, class: Class, accepted: i64, now: i64) -> Settlement {
+        let probe = lane.take(0, at(now)) == Take::Probe;
+        lane.started(probe, at(now));
+        let attempt =
+            Attempt { attempts: 0, accepted: at(accepted), refused: false, probe, started: at(now) };
+        lane.ended(attempt, &outcome(class), at(now), 0.0)
+    }
+
+    #[test]
+    fn what_is_busy_takes_slots() {
+        let mut lane = lane();
+        assert_eq!(lane.take(0, at(0)), Take::UpTo(4));
+        lane.started(false, at(0));
+        assert_eq!(lane.take(1, at(0)), Take::UpTo(3));
+        assert_eq!(lane.take(4, at(0)), Take::Wait(None));
+        assert_eq!(lane.take(9, at(0)), Take::Wait(None));
+    }
+
+    #[test]
+    fn a_rate_spaces_requests() {
+        let mut lane = Lane::new(Policy { rate: Some(2.0), ..policy() }, None, at(0));
+        let half = Micros(at(0).0 + Micros::SECOND / 2);
+        assert_eq!(lane.take(0, at(0)), Take::UpTo(1));
+        lane.started(false, at(0));
+        assert_eq!(lane.take(1, at(0)), Take::Wait(Some(half)));
+        assert_eq!(lane.take(1, half), Take::UpTo(1));
+        assert_eq!(lane.take(0, at(3600)), Take::UpTo(1), "idle time is not saved up");
+        lane.started(false, at(3600));
+        assert!(matches!(lane.take(0, at(3600)), Take::Wait(Some(_))));
+    }
+
+    #[test]
+    fn a_fault_of_the_route_holds_everything_and_asks_again_every_five_minutes() {
+        for class in
+            [Class::Unauthorized, Class::Moved, Class::Certificate, Class::Forbidden, Class::Unusable]
+        {
+            let mut lane = lane();
+            assert_eq!(attempt(&mut lane, class, 0, 10), Settlement::Released, "{class:?}");
+            assert_eq!(lane.take(0, at(11)), Take::Wait(Some(at(310))), "{class:?}");
+            assert_eq!(lane.take(0, at(310)), Take::Probe, "{class:?}");
+            lane.started(true, at(310));
+            assert_eq!(lane.take(0, at(310)), Take::Wait(None), "one probe at a time");
+            lane.broken_off(true, at(310));
+            assert_eq!(attempt(&mut lane, class, 0, 310), Settlement::Released, "{class:?}");
+            assert_eq!(lane.take(0, at(311)), Take::Wait(Some(at(610))), "{class:?}");
+            let settlement = attempt(&mut lane, Class::Delivered, 0, 610);
+            assert!(matches!(settlement, Settlement::Delivered { .. }), "{settlement:?}");
+            assert_eq!(lane.take(0, at(610)), Take::UpTo(4), "{class:?}");
+            assert_eq!(lane.health().paused, None);
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_wants_no_more_is_not_asked_until_somebody_acts() {
+        let mut lane = lane();
+        assert_eq!(attempt(&mut lane, Class::Gone, 0, 10), Settlement::Released);
+        assert_eq!(lane.take(0, at(1_000_000)), Take::Wait(None));
+        let stored = lane.stored();
+        let mut again = Lane::new(policy(), stored.as_deref(), at(2000));
+        assert_eq!(again.take(0, at(2000)), Take::Probe, "a restart asks once");
+        assert_eq!(attempt(&mut again, Class::Gone, 0, 2000), Settlement::Released);
+        assert_eq!(again.take(0, at(1_000_000)), Take::Wait(None));
+    }
+
+    #[test]
+    fn while_paused_a_receiver_that_is_away_ends_nothing_and_costs_nothing() {
+        let mut lane = lane();
+        attempt(&mut lane, Class::Unauthorized, 0, 0);
+        let long = 90 * 86_400;
+        assert_eq!(attempt(&mut lane, Class::Unreachable, 0, long), Settlement::Released);
+        assert_eq!(lane.take(0, at(long)), Take::Wait(Some(at(long + 300))));
+    }
+
+    #[test]
+    fn paused_time_is_no_age() {
+        let mut lane = lane();
+        attempt(&mut lane, Class::Unauthorized, 0, 0);
+        let long = 90 * 86_400;
+        attempt(&mut lane, Class::Delivered, 0, long);
+        let settlement = attempt(&mut lane, Class::Unreachable, 0, long + 60);
+        assert!(matches!(settlement, Settlement::Retry { costs: true, .. }), "{settlement:?}");
+        let settlement = attempt(&mut lane, Class::Unreachable, 0, long + 76 * 3600);
+        assert!(matches!(settlement, Settlement::Dead { .. }), "{settlement:?}");
+    }
+
+    #[test]
+    fn behind_an_open_breaker_one_goes_out_at_a_time_and_costs_nothing() {
+        let mut lane = lane();
+        for _ in 0..5 {
+            let settlement = attempt(&mut lane, Class::Unreachable, 0, 0);
+            assert!(matches!(settlement, Settlement::Retry { costs: true, .. }), "{settlement:?}");
+        }
+        assert_eq!(lane.take(0, at(1)), Take::Wait(Some(at(5))));
+        assert_eq!(lane.take(0, at(5)), Take::Probe);
+        let settlement = attempt(&mut lane, Class::Unreachable, 0, 5);
+        let Settlement::Retry { at: next, costs: false, .. } = settlement else {
+            unreachable!("a probe costs nothing: {settlement:?}")
+        };
+        assert_eq!(next, at(15), "the oldest is the next probe again");
+        let settlement = attempt(&mut lane, Class::Delivered, 0, 15);
+        assert!(matches!(settlement, Settlement::Delivered { .. }), "{settlement:?}");
+        assert_eq!(lane.take(0, at(15)), Take::UpTo(1), "carefully at first");
+    }
+
+    #[test]
+    fn an_hour_of_black_hole_is_over_within_five_minutes_of_the_recovery() {
+        let mut lane = lane();
+        let mut now = 0;
+        let mut sent = 0;
+        let recovered = 3600;
+        let first = loop {
+            match lane.take(0, at(now)) {
+                Take::Wait(Some(until)) => now = until.secs() - at(0).secs(),
+                Take::Wait(None) => unreachable!("nothing is out"),
+                Take::UpTo(_) | Take::Probe => {
+                    sent += 1;
+                    let class = if now >= recovered { Class::Delivered } else { Class::Unreachable };
+                    if matches!(attempt(&mut lane, class, 0, now), Settlement::Delivered { .. }) {
+                        break now;
+                    }
+                }
+            }
+        };
+        assert!(first - recovered <= 300, "{first}");
+        assert!(sent < 30, "{sent} requests into the black hole");
+    }
+
+    #[test]
+    fn a_receiver_that_asks_for_time_gets_it_for_the_whole_route() {
+        let mut lane = lane();
+        lane.started(false, at(0));
+        let attempt = Attempt { attempts: 0, accepted: at(0), refused: false, probe: false, started: at(0) };
+        let asks = Outcome { retry_after: Some("60".to_owned()), ..outcome(Class::Throttled) };
+        lane.ended(attempt, &asks, at(0), 0.0);
+        assert_eq!(lane.take(0, at(1)), Take::Wait(Some(at(60))));
+        assert_eq!(lane.take(0, at(60)), Take::UpTo(2), "and half the requests at once");
+    }
+
+    #[test]
+    fn its_state_survives_a_restart() {
+        let mut lane = lane();
+        for _ in 0..5 {
+            attempt(&mut lane, Class::Unreachable, 0, 100);
+        }
+        let stored = lane.stored();
+        assert!(stored.is_some());
+        assert_eq!(lane.stored(), None, "stored once a change");
+        let again = Lane::new(policy(), stored.as_deref(), at(101));
+        assert_eq!(again.take(0, at(101)), Take::Wait(Some(at(105))));
+        assert_eq!(Lane::new(policy(), Some(b"rubbish"), at(101)).take(0, at(101)), Take::UpTo(4));
+    }
+
+    #[test]
+    fn whatever_comes_every_slot_is_free_again_when_all_have_ended() {
+        for first in [Class::Delivered, Class::Unreachable, Class::Throttled, Class::Refused, Class::Gone] {
+            let mut lane = lane();
+            for _ in 0..8 {
+                attempt(&mut lane, first, 0, 0);
+            }
+            assert_eq!(lane.health().in_flight, 0, "{first:?}");
+        }
+    }
+}
