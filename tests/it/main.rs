@@ -3,3 +3,5 @@
 
 mod ami;
 mod config;
+mod receiver;
+mod sinks;
