@@ -69,8 +69,8 @@ impl<'a> Row<'a> {
         let read = |text: &Option<Arc<str>>, not_before: Option<Micros>| {
             zone::instant(text.as_deref()?, &pbx.timezone, not_before)
         };
-        let start = cdr.start_epoch.or_else(|| read(&cdr.start, born)).or(born)?;
-        let end = cdr.end_epoch.or_else(|| read(&cdr.end, Some(start)));
+        let start = set(cdr.start_epoch).or_else(|| read(&cdr.start, born)).or(born)?;
+        let end = set(cdr.end_epoch).or_else(|| read(&cdr.end, Some(start)));
         let lasted = plus(start, cdr.duration);
         Some(Self {
             index,
@@ -158,6 +158,11 @@ pub(super) fn trunk<'p>(channel: &ChannelName, pbx: &'p Pbx) -> Option<&'p crate
     fits.max_by_key(|trunk| trunk.channel.len())
 }
 
+/// Asterisk writes 0 for what never was.
+fn set(epoch: Option<Micros>) -> Option<Micros> {
+    epoch.filter(|epoch| epoch.0 > 0)
+}
+
 /// When party A's channel was made.
 fn born(cdr: &Cdr) -> Option<Micros> {
     let (secs, _) = cdr.uniqueid.as_ref()?.epoch()?;
@@ -165,8 +170,8 @@ fn born(cdr: &Cdr) -> Option<Micros> {
 }
 
 fn answer(cdr: &Cdr, start: Micros) -> Option<Micros> {
-    if cdr.answer_epoch.is_some() {
-        return cdr.answer_epoch;
+    if let Some(answer) = set(cdr.answer_epoch) {
+        return Some(answer);
     }
     (cdr.disposition == Disposition::Answered).then(|| plus(start, cdr.duration.saturating_sub(cdr.billsec)))
 }

@@ -1,0 +1,1 @@
+//! What the fold promises of any rows.
