@@ -5,7 +5,7 @@
 mod catalogue;
 mod promises;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use parsers::cdr::Disposition;
 use parsers::{Cdr, ChannelName, Linkedid, Micros, Uniqueid};
@@ -14,24 +14,28 @@ use super::Numbers;
 use crate::calls::{CallKey, CdrGroup, CdrRow, CdrSource};
 use crate::config::{NumberRule, Pbx, Trunk};
 
-fn pbx() -> Pbx {
-    Pbx {
+pub(super) fn pbx() -> Pbx {
+    static PBX: LazyLock<Pbx> = LazyLock::new(|| Pbx {
         name: "hq".to_owned(),
         timezone: jiff::tz::TimeZone::UTC,
         trunks: vec![Trunk { channel: "PJSIP/trunk".to_owned(), number: None }],
         inbound_contexts: vec!["from-trunk".to_owned()],
         extensions: regex::Regex::new(r"^\d{2,6}$").unwrap(),
         users: Vec::new(),
-    }
+    });
+    PBX.clone()
 }
 
-fn numbers() -> Numbers {
-    let rule = |pattern: &str, replace: &str| NumberRule {
-        pattern: regex::Regex::new(pattern).unwrap(),
-        replace: replace.to_owned(),
-    };
-    let rules = vec![rule(r"^9(\d{7})$", "0212$1"), rule("^9(.+)$", "$1")];
-    Numbers::new(&crate::config::Numbers { min_length: 7, rules })
+fn numbers() -> &'static Numbers {
+    static NUMBERS: LazyLock<Numbers> = LazyLock::new(|| {
+        let rule = |pattern: &str, replace: &str| NumberRule {
+            pattern: regex::Regex::new(pattern).unwrap(),
+            replace: replace.to_owned(),
+        };
+        let rules = vec![rule(r"^9(\d{7})$", "0212$1"), rule("^9(.+)$", "$1")];
+        Numbers::new(&crate::config::Numbers { min_length: 7, rules })
+    });
+    &NUMBERS
 }
 
 fn group(rows: Vec<CdrRow>) -> CdrGroup {
@@ -39,7 +43,7 @@ fn group(rows: Vec<CdrRow>) -> CdrGroup {
 }
 
 /// A row with what the fold reads, from the fields of the fixture.
-fn row(text: &str) -> CdrRow {
+pub(super) fn row(text: &str) -> CdrRow {
     let fields: Vec<&str> = text.split('|').collect();
     let [
         uniqueid,
