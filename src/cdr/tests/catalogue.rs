@@ -143,7 +143,9 @@ fn per_call_makes_at_most_one_create_of_a_call_and_one_wherever_per_cdr_makes_an
     for Scenario { number, rows, .. } in scenarios() {
         for rows in by_linkedid(&rows) {
             let parts = |mode| fold(&group(rows.clone()), mode, &pbx()).parts;
-            assert_eq!(parts(Mode::PerCall).len(), parts(Mode::PerCdr).len().min(1), "scenario {number}");
+            let whole = parts(Mode::PerCall);
+            assert_eq!(whole.len(), parts(Mode::PerCdr).len().min(1), "scenario {number}");
+            assert!(whole.iter().all(|part| part.billsec <= part.duration), "scenario {number}: {whole:?}");
         }
     }
 }

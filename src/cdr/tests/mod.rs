@@ -64,7 +64,7 @@ pub(super) fn row(text: &str) -> CdrRow {
         recordingfile,
     ] = fields[..]
     else {
-        panic!("{} fields in {text}", fields.len());
+        unreachable!("{} fields in {text}", fields.len());
     };
     let text = |value: &str| (!value.is_empty()).then(|| Arc::<str>::from(value));
     let cdr = Cdr {

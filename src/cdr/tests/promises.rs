@@ -139,7 +139,10 @@ fn the_rows_of_a_call_fold_alike_from_the_events_and_from_a_store_read_later() {
 
 const CALLER: &str = "1795252767.0|1795252767.0";
 
-fn parts(rows: Vec<CdrRow>) -> (Vec<(i64, String, u64, bool)>, Vec<DropReason>) {
+/// Seconds after the caller's first, destination, duration, outbound.
+type Brief = (i64, String, u64, bool);
+
+fn parts(rows: Vec<CdrRow>) -> (Vec<Brief>, Vec<DropReason>) {
     let folded = fold(&group(rows), Mode::PerCdr, &pbx());
     let part = |part: &Part| {
         let to = part.did.as_ref().or(part.destination.as_ref()).unwrap();
@@ -192,7 +195,7 @@ fn a_mobile_and_a_phone_that_nobody_took_are_one_inbound_call() {
             "{CALLER}|0|58414|5551000|PJSIP/trunk-1|PJSIP/1001-3|Dial||1795252767.0||1795252770.0|3|0|NO ANSWER|"
         )),
         row(&format!(
-            "1795252767.3|1795252767.0|2|58414|92125551234|{local};2|PJSIP/trunk-4|Dial||1795252767.0||1795252772.0|5|0|NO ANSWER|"
+            "1795252767.3|1795252767.0|2|58414|92125551234|{local};2|PJSIP/trunk-4|Dial||1795252767.0||1795252773.0|6|0|NO ANSWER|"
         )),
         row(&format!(
             "{CALLER}|1|58414|5551000|PJSIP/trunk-1|{local};1|Dial||1795252767.0||1795252772.0|5|0|NO ANSWER|"
@@ -262,6 +265,40 @@ fn the_did_is_freepbx_s_column_from_any_row_of_the_caller_then_the_tracker_s_the
 }
 
 #[test]
+fn a_table_without_channels_is_read_by_its_numbers() {
+    let bare = |src: &str, dst: &str| {
+        row(&format!("1795252767.0|||{src}|{dst}||||2026-11-21 09:19:27||||9|3|ANSWERED|"))
+    };
+    assert_eq!(parts(vec![bare("1001", "92125551234")]).0, [(0, "92125551234".to_owned(), 9, true)]);
+    assert_eq!(parts(vec![bare("584141234567", "912345678")]).0, [(0, "912345678".to_owned(), 9, false)]);
+    assert_eq!(parts(vec![bare("1001", "1002")]), (vec![], vec![DropReason::Internal]));
+}
+
+#[test]
+fn a_trunk_that_is_named_like_an_extension_is_told_by_how_its_call_came_in() {
+    let text = format!(
+        "{CALLER}|0|58414|5551000|PJSIP/2125-1|PJSIP/1001-2|Dial||1795252767.0|1795252768.0|1795252770.0|3|2|ANSWERED|"
+    );
+    assert_eq!(parts(vec![row(&text)]), (vec![], vec![DropReason::Internal]));
+    let mut context = row(&text);
+    context.cdr.dcontext = Some("from-trunk".into());
+    let mut tracked = row(&text);
+    tracked.did = Some("5551000".into());
+    for row in [context, tracked] {
+        assert_eq!(parts(vec![row]).0, [(0, "5551000".to_owned(), 3, false)]);
+    }
+}
+
+#[test]
+fn a_dialled_line_whose_caller_is_in_no_row_is_no_caller() {
+    let mut rest = row(&format!(
+        "{CALLER}|0|92125551234||PJSIP/trunk-1|PJSIP/1001-2|AppDial||1795252767.0|1795252767.0|1795252770.0|3|3|ANSWERED|"
+    ));
+    rest.did = Some("5551000".into());
+    assert_eq!(parts(vec![rest]), (vec![], vec![DropReason::Dialled]));
+}
+
+#[test]
 fn a_withheld_number_is_no_source() {
     for src in ["", "anonymous", "Anonymous", "<unknown>", "unknown", "Restricted"] {
         let row = row(&format!(
@@ -278,11 +315,13 @@ fn of_equal_keys_the_answered_row_stays_whatever_rang_longer() {
             "{id}|1795252767.0|0|58414|5551000|PJSIP/trunk-{id}|PJSIP/1001-2|Dial||1795252767.0|||{duration}|{billsec}|{disposition}|"
         ))
     };
-    let (first, second) = (vain("1795252767.0", "NO ANSWER", 60, 0), vain("1795252767.4", "ANSWERED", 9, 3));
-    let folded = fold(&group(vec![first, second]), Mode::PerCdr, &pbx());
+    let (first, second) = (vain("1795252767.0", "NO ANSWER", 60, 60), vain("1795252767.4", "ANSWERED", 9, 3));
+    let mut announcement = vain("1795252767.5", "ANSWERED", 8, 8);
+    announcement.cdr.dstchannel = None;
+    let folded = fold(&group(vec![first, second, announcement]), Mode::PerCdr, &pbx());
     assert_eq!(folded.parts.len(), 1);
     assert_eq!((folded.parts[0].disposition, folded.parts[0].duration), (Disposition::Answered, 9));
-    assert_eq!(folded.dropped, [(0, DropReason::SameKey)]);
+    assert_eq!(folded.dropped, [(0, DropReason::SameKey), (2, DropReason::SameKey)]);
 }
 
 #[test]
