@@ -45,18 +45,15 @@ fn configured(cli: &Cli) -> Result<Loaded, CliError> {
 
 fn report(_cli: &Cli, error: &CliError) {
     let style = super::style::BAD.bold();
-    let mut stderr = anstream::stderr();
-    let _ = match error {
-        CliError::Config(faults) => {
-            let count = match faults.0.len() {
-                1 => "1 fault".to_owned(),
-                count => format!("{count} faults"),
-            };
-            writeln!(
-                stderr,
-                "{style}error{style:#}: the configuration has {count}; nothing was started\n\n{faults}"
-            )
-        }
-        other => writeln!(stderr, "{style}error{style:#}: {other}"),
+    let text = if let CliError::Config(faults) = error {
+        let count = match faults.0.len() {
+            1 => "1 fault".to_owned(),
+            count => format!("{count} faults"),
+        };
+        format!("the configuration has {count}; nothing was started\n\n{faults}")
+    } else {
+        error.to_string()
     };
+    // where stderr is closed, the exit code still tells
+    let _ = writeln!(anstream::stderr(), "{style}error{style:#}: {text}");
 }
