@@ -120,6 +120,19 @@ impl Lab {
         found.expect("the device has no channel").get("Channel").into()
     }
 
+    /// Waits until this many channels of a device are gone.
+    pub async fn hangups(&self, device: &str, wanted: usize) {
+        let prefix = format!("PJSIP/{device}-");
+        let ours = |event: &&Arc<Message>| {
+            event.get("Event") == "Hangup" && event.get("Channel").starts_with(&prefix)
+        };
+        let begin = self.begin.load(Ordering::Relaxed);
+        let enough = |events: &[Arc<Message>]| {
+            (events.iter().filter(ours).count() >= wanted).then_some(())
+        };
+        self.ami.until(begin, enough).await.expect("a channel of the device stays");
+    }
+
     /// An AMI action that must succeed.
     pub async fn action(&self, headers: &[(&str, &str)]) {
         let answer = self.ami.action(headers).await;

@@ -241,19 +241,19 @@ impl Call {
 
     /// 180.
     pub async fn ring(&self) {
-        self.answer_invite(180, "Ringing", b"", b"").await;
+        self.answer_invite(180, "Ringing", &self.contact(), b"").await;
     }
 
     /// 183 with early media.
     pub async fn progress(&self) {
         let sdp = self.sdp("sendrecv");
-        self.answer_invite(183, "Session Progress", b"", &sdp).await;
+        self.answer_invite(183, "Session Progress", &self.contact(), &sdp).await;
     }
 
     /// 200, up to its ACK.
     pub async fn answer(&self) {
         let sdp = self.sdp("sendrecv");
-        self.answer_invite(200, "OK", b"", &sdp).await;
+        self.answer_invite(200, "OK", &self.contact(), &sdp).await;
         self.becomes(State::Up).await;
     }
 
@@ -282,6 +282,14 @@ impl Call {
         let code = self.ask("BYE", b"", b"").await;
         assert!(code == 200 || code == 481, "BYE got {code}");
         self.state.send_replace(State::Over);
+    }
+
+    /// Ends our side of a call that Asterisk has handed on. It keeps the dialog
+    /// for news of the transfer; a phone with another call to take lets it go.
+    pub async fn let_go(&self) {
+        if *self.state.borrow() == State::Up {
+            self.hang_up().await;
+        }
     }
 
     /// Puts the other side on hold.
@@ -425,14 +433,12 @@ impl Call {
     }
 
     /// Answers the INVITE with which Asterisk began this call.
-    async fn answer_invite(&self, code: u16, reason: &str, extra: &[u8], body: &[u8]) {
+    async fn answer_invite(&self, code: u16, reason: &str, contact: &[u8], body: &[u8]) {
         let answer = {
             let mut dialog = self.dialog.lock().unwrap();
             let invite = dialog.invite.as_ref().expect("Asterisk began this call");
-            let mut lines = self.contact();
-            lines.extend_from_slice(extra);
             let to = if code == 100 { invite.header("To") } else { dialog.local.clone() };
-            let answer = invite.answer(code, reason, &to, &lines, body);
+            let answer = invite.answer(code, reason, &to, contact, body);
             dialog.answered = (invite.cseq().0, answer.clone());
             answer
         };
