@@ -127,9 +127,7 @@ impl Lab {
             event.get("Event") == "Hangup" && event.get("Channel").starts_with(&prefix)
         };
         let begin = self.begin.load(Ordering::Relaxed);
-        let enough = |events: &[Arc<Message>]| {
-            (events.iter().filter(ours).count() >= wanted).then_some(())
-        };
+        let enough = |events: &[Arc<Message>]| (events.iter().filter(ours).count() >= wanted).then_some(());
         self.ami.until(begin, enough).await.expect("a channel of the device stays");
     }
 
@@ -173,8 +171,8 @@ impl Message {
     }
 }
 
-/// A session of the account `lab`: keeps all it hears.
-struct Ami {
+/// An AMI session that keeps all it hears.
+pub struct Ami {
     writer: tokio::sync::Mutex<OwnedWriteHalf>,
     heard: Arc<Mutex<Vec<Arc<Message>>>>,
     count: watch::Receiver<usize>,
@@ -182,7 +180,8 @@ struct Ami {
 }
 
 impl Ami {
-    async fn login(account: &str) -> Ami {
+    /// Logs in an account of `manager.conf`, where the secret is the name.
+    pub async fn login(account: &str) -> Ami {
         let (mut reader, writer) = TcpStream::connect(AMI).await.unwrap().into_split();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let (counter, count) = watch::channel(0);
@@ -209,7 +208,8 @@ impl Ami {
         ami
     }
 
-    async fn action(&self, headers: &[(&str, &str)]) -> Arc<Message> {
+    /// Does an action; gives its answer.
+    pub async fn action(&self, headers: &[(&str, &str)]) -> Arc<Message> {
         let id = format!("lab{}", self.actions.fetch_add(1, Ordering::Relaxed));
         let mut text = format!("ActionID: {id}\r\n");
         for (name, value) in headers {
@@ -223,16 +223,17 @@ impl Ami {
         answer.unwrap_or_else(|| panic!("no answer to {headers:?}"))
     }
 
+    /// All messages so far.
+    pub fn heard(&self) -> Vec<Arc<Message>> {
+        self.heard.lock().unwrap().clone()
+    }
+
     fn count(&self) -> usize {
         *self.count.borrow()
     }
 
     /// Looks at all messages since `begin` again and again until they give something.
-    async fn until<T>(
-        &self,
-        begin: usize,
-        mut look: impl FnMut(&[Arc<Message>]) -> Option<T>,
-    ) -> Option<T> {
+    async fn until<T>(&self, begin: usize, mut look: impl FnMut(&[Arc<Message>]) -> Option<T>) -> Option<T> {
         let mut count = self.count.clone();
         let found = async {
             loop {

@@ -122,6 +122,16 @@ scenarios! {
     z01_injection_message
     z02_cidnum_percent
     z03_latin1_name
+
+    r01_resync
+
+    n84_trunk_failover
+    n85_all_trunks_fail
+    n86_call_waiting
+    n108_withheld_number
+    n112_two_calls_of_one_phone
+    n113_paging
+    n114_chanspy
 }
 
 /// The outside caller of most scenarios; of the others only "trunk" is known.
@@ -527,10 +537,10 @@ async fn s23_blind_by_caller_outbound(lab: &Lab) {
 
 /// Ana transfers by a feature code: Asterisk asks her for the number first.
 async fn ana_dials_feature(lab: &Lab, ana: &Call, code: &str) {
-    pause(0.5).await;
+    pause(0.8).await;
     ana.press(code).await;
     lab.event("Hold", &[]).await;
-    pause(0.5).await;
+    pause(0.7).await;
     ana.press("1002").await;
 }
 
@@ -539,7 +549,7 @@ async fn s24_blind_dtmf_feature(lab: &Lab) {
     ana_dials_feature(lab, &ana, "#1").await;
     let beto = answers(&lab.beto, 0.5).await;
     ana_left(lab, &ana).await;
-    pause(2.0).await;
+    pause(3.8).await;
     ends(&outside, &beto).await;
 }
 
@@ -582,7 +592,7 @@ async fn s25_atxfer_dtmf_feature(lab: &Lab) {
     let (outside, ana) = ana_answers(lab).await;
     ana_dials_feature(lab, &ana, "*2").await;
     let beto = answers(&lab.beto, 0.5).await;
-    pause(2.0).await;
+    pause(4.6).await;
     ana.hang_up().await;
     lab.event("AttendedTransfer", &[("Result", "Success")]).await;
     pause(1.8).await;
@@ -728,7 +738,7 @@ async fn q02_queue_answered_agent_hangs(lab: &Lab) {
 
 async fn q03_queue_abandon_ringing(lab: &Lab) {
     let (outside, ana, beto) = support_rings(lab).await;
-    pause(2.4).await;
+    pause(2.7).await;
     outside.hang_up().await;
     ana.becomes(State::Over).await;
     beto.becomes(State::Over).await;
@@ -911,13 +921,8 @@ async fn p04_ami_atxfer(lab: &Lab) {
     ana.talk();
     pause(1.6).await;
     let leg = lab.channel("1001").await;
-    lab.action(&[
-        ("Action", "Atxfer"),
-        ("Channel", &leg),
-        ("Context", "from-internal"),
-        ("Exten", "1002"),
-    ])
-    .await;
+    lab.action(&[("Action", "Atxfer"), ("Channel", &leg), ("Context", "from-internal"), ("Exten", "1002")])
+        .await;
     let beto = answers(&lab.beto, 0.5).await;
     pause(2.2).await;
     ana.hang_up().await;
@@ -1041,4 +1046,109 @@ async fn z03_latin1_name(lab: &Lab) {
     outside.becomes(State::Up).await;
     pause(0.6).await;
     outside.hang_up().await;
+}
+
+// --- K. an agent that comes late ---------------------------------------------------------------
+
+async fn r01_resync(lab: &Lab) {
+    let (outside, ana) = ana_answers_caller(lab).await;
+    pause(1.0).await;
+    let waiting = lab.trunk.call_for(CALLER, "5552000").await;
+    // Ana is taken, so the queue rings Beto alone.
+    let beto = rings(&lab.beto).await;
+    pause(3.8).await;
+    ends(&outside, &ana).await;
+    waiting.hang_up().await;
+    beto.becomes(State::Over).await;
+}
+
+// --- L. more, by their numbers in the catalogue --------------------------------------------------
+
+/// What a user dials when a second carrier stands in for the first.
+const TWO_CARRIERS: &str = "92125550084";
+
+async fn n84_trunk_failover(lab: &Lab) {
+    let ana = lab.ana.call(TWO_CARRIERS).await;
+    lab.trunk.next_call().await.refuse(503).await;
+    let outside = answers(&lab.trunk2, 1.0).await;
+    ana.becomes(State::Up).await;
+    pause(1.4).await;
+    ends(&ana, &outside).await;
+}
+
+async fn n85_all_trunks_fail(lab: &Lab) {
+    let ana = lab.ana.call(TWO_CARRIERS).await;
+    lab.trunk.next_call().await.refuse(503).await;
+    lab.trunk2.next_call().await.refuse(503).await;
+    ana.becomes(State::Refused(503)).await;
+}
+
+async fn n86_call_waiting(lab: &Lab) {
+    let first = lab.trunk.call_for(CALLER, "5551000").await;
+    let ana = rings(&lab.ana).await;
+    let second = lab.trunk.call_for(b"<sip:584240000001@127.0.0.1>", "5551000").await;
+    let knocking = rings(&lab.ana).await;
+    second.becomes(State::Ringing).await;
+    pause(0.5).await;
+    ana.answer().await;
+    pause(1.0).await;
+    second.cancel().await;
+    knocking.becomes(State::Over).await;
+    pause(0.8).await;
+    ends(&first, &ana).await;
+}
+
+async fn n108_withheld_number(lab: &Lab) {
+    let caller = b"\"Anonymous\" <sip:anonymous@anonymous.invalid>";
+    let outside = lab.trunk.call_for(caller, "5551000").await;
+    let ana = answers(&lab.ana, 0.5).await;
+    outside.becomes(State::Up).await;
+    pause(0.9).await;
+    ends(&outside, &ana).await;
+}
+
+async fn n112_two_calls_of_one_phone(lab: &Lab) {
+    let (outside, ana) = ana_answers_caller(lab).await;
+    pause(0.5).await;
+    ana.hold().await;
+    let second = lab.ana.call(OUTSIDE).await;
+    let target = answers(&lab.trunk, 0.5).await;
+    second.becomes(State::Up).await;
+    // The phone mixes the three by itself; Asterisk cannot know.
+    ana.unhold().await;
+    pause(1.0).await;
+    ends(&outside, &ana).await;
+    ends(&second, &target).await;
+}
+
+async fn n113_paging(lab: &Lab) {
+    let ana = lab.ana.call("604").await;
+    let mut paged = Vec::new();
+    for phone in [&lab.beto, &lab.carla] {
+        let call = phone.next_call().await;
+        call.answer().await;
+        paged.push(call);
+    }
+    ana.becomes(State::Up).await;
+    pause(1.5).await;
+    ana.hang_up().await;
+    for call in paged {
+        call.becomes(State::Over).await;
+    }
+}
+
+async fn n114_chanspy(lab: &Lab) {
+    let (outside, ana) = ana_answers_caller(lab).await;
+    for call in [&outside, &ana] {
+        call.talk();
+    }
+    let beto = lab.beto.call("*22").await;
+    beto.becomes(State::Up).await;
+    beto.talk();
+    lab.event("ChanSpyStart", &[]).await;
+    pause(0.8).await;
+    beto.hang_up().await;
+    lab.event("ChanSpyStop", &[]).await;
+    pause(0.5).await;
+    ends(&outside, &ana).await;
 }

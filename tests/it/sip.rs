@@ -111,8 +111,7 @@ impl Phone {
     /// Dials a number as a carrier does for one of its callers. `caller` is the
     /// value of P-Asserted-Identity, in whatever bytes.
     pub async fn call_for(&self, caller: &[u8], number: &str) -> Call {
-        self.dial(number, &[b"P-Asserted-Identity: ", caller, b"\r\n"].concat())
-            .await
+        self.dial(number, &[b"P-Asserted-Identity: ", caller, b"\r\n"].concat()).await
     }
 
     async fn dial(&self, number: &str, extra: &[u8]) -> Call {
@@ -267,8 +266,7 @@ impl Call {
     pub async fn forward(&self, number: &str) {
         let contact = format!("Contact: <sip:{number}@{ASTERISK}>\r\n");
         self.state.send_replace(State::Refused(302));
-        self.answer_invite(302, "Moved Temporarily", contact.as_bytes(), b"")
-            .await;
+        self.answer_invite(302, "Moved Temporarily", contact.as_bytes(), b"").await;
     }
 
     /// The caller gives up before an answer.
@@ -333,9 +331,8 @@ impl Call {
     /// Presses keys, as INFO.
     pub async fn press(&self, keys: &str) {
         for key in keys.chars() {
-            let body = format!(
-                "Content-Type: application/dtmf-relay\r\n\r\nSignal={key}\r\nDuration=160\r\n"
-            );
+            let body =
+                format!("Content-Type: application/dtmf-relay\r\n\r\nSignal={key}\r\nDuration=160\r\n");
             assert_eq!(self.ask("INFO", b"", body.as_bytes()).await, 200);
             // Asterisk plays the key to the other side before it takes the next.
             tokio::time::sleep(Duration::from_millis(240)).await;
@@ -377,12 +374,7 @@ impl Call {
     }
 
     /// Sends a request. `body` begins with its Content-Type line, or is empty.
-    async fn request(
-        &self,
-        method: &'static str,
-        extra: &[u8],
-        body: &[u8],
-    ) -> oneshot::Receiver<u16> {
+    async fn request(&self, method: &'static str, extra: &[u8], body: &[u8]) -> oneshot::Receiver<u16> {
         let (waiter, answer) = oneshot::channel();
         let packet = {
             let mut dialog = self.dialog.lock().unwrap();
@@ -467,8 +459,7 @@ impl Call {
                     let answer = {
                         let mut dialog = self.dialog.lock().unwrap();
                         dialog.media = message.media().or(dialog.media);
-                        let answer =
-                            message.answer(200, "OK", &dialog.local, &self.contact(), &sdp);
+                        let answer = message.answer(200, "OK", &dialog.local, &self.contact(), &sdp);
                         dialog.answered = (cseq, answer.clone());
                         answer
                     };
@@ -638,9 +629,7 @@ impl Message {
 /// without one.
 fn push_body(packet: &mut Vec<u8>, body: &[u8]) {
     let end_of_type = body.windows(4).position(|bytes| bytes == b"\r\n\r\n");
-    let (kind, content) = end_of_type.map_or((&b""[..], &b""[..]), |at| {
-        (&body[..at + 2], &body[at + 4..])
-    });
+    let (kind, content) = end_of_type.map_or((&b""[..], &b""[..]), |at| (&body[..at + 2], &body[at + 4..]));
     packet.extend_from_slice(kind);
     write!(packet, "Content-Length: {}\r\n\r\n", content.len()).unwrap();
     packet.extend_from_slice(content);
