@@ -69,15 +69,15 @@ impl Lab {
     /// Waits until nothing of the scenario is left in Asterisk, its CDRs included.
     pub async fn settle(&self) {
         loop {
-            let all_gone = self.ami.until(self.begin.load(Ordering::Relaxed), |events| {
+            self.until("the end of every channel", |events| {
                 let named = |kind| {
                     let of_kind = events.iter().filter(move |e| e.get("Event") == kind);
                     let channels = of_kind.map(|e| e.get("Channel"));
                     channels.filter(|c| !c.starts_with("Message/")).collect::<BTreeSet<_>>()
                 };
                 (named("Newchannel") == named("Hangup")).then_some(())
-            });
-            all_gone.await.expect("channels are left over");
+            })
+            .await;
             // The CDR engine lags behind the channels, and events behind both.
             let active = self.command("cdr show active").await;
             let silent = self.ami.silence().await;
@@ -85,50 +85,58 @@ impl Lab {
                 break;
             }
         }
-        for phone in [&self.ana, &self.beto, &self.carla, &self.trunk, &self.trunk2] {
-            assert_eq!(phone.forget_calls().await, 0, "calls that no scenario wanted");
-        }
+        assert_eq!(self.forget_calls().await, 0, "calls came that no scenario wanted");
     }
 
     /// After a scenario that failed: ends its calls, so that the next can begin.
     pub async fn clear(&self) {
         self.command("channel request hangup all").await;
         sleep(Duration::from_secs(2)).await;
+        self.forget_calls().await;
+    }
+
+    async fn forget_calls(&self) -> usize {
+        let mut forgotten = 0;
         for phone in [&self.ana, &self.beto, &self.carla, &self.trunk, &self.trunk2] {
-            phone.forget_calls().await;
+            forgotten += phone.forget_calls().await;
         }
+        forgotten
     }
 
     /// The scenario's first event of this kind that has these headers, now or soon.
     pub async fn event(&self, kind: &str, headers: &[(&str, &str)]) -> Arc<Message> {
-        let fits = |event: &&Arc<Message>| {
-            event.get("Event") == kind && headers.iter().all(|(k, v)| event.get(k) == *v)
-        };
-        let begin = self.begin.load(Ordering::Relaxed);
-        let found = self.ami.until(begin, |events| events.iter().find(fits).cloned()).await;
-        found.unwrap_or_else(|| panic!("no {kind} with {headers:?} came"))
+        let what = format!("{kind} with {headers:?}");
+        self.until(&what, |events| {
+            let mut of_kind = events.iter().filter(|event| event.get("Event") == kind);
+            of_kind.find(|event| headers.iter().all(|(k, v)| event.get(k) == *v)).cloned()
+        })
+        .await
     }
 
     /// The scenario's first channel of a device.
     pub async fn channel(&self, device: &str) -> String {
         let prefix = format!("PJSIP/{device}-");
-        let ours = |event: &&Arc<Message>| {
-            event.get("Event") == "Newchannel" && event.get("Channel").starts_with(&prefix)
-        };
-        let begin = self.begin.load(Ordering::Relaxed);
-        let found = self.ami.until(begin, |events| events.iter().find(ours).cloned()).await;
-        found.expect("the device has no channel").get("Channel").into()
+        self.until(&format!("a channel of {device}"), |events| {
+            let mut new = events.iter().filter(|event| event.get("Event") == "Newchannel");
+            new.find(|event| event.get("Channel").starts_with(&prefix)).map(|e| e.get("Channel").into())
+        })
+        .await
     }
 
     /// Waits until this many channels of a device are gone.
     pub async fn hangups(&self, device: &str, wanted: usize) {
         let prefix = format!("PJSIP/{device}-");
-        let ours = |event: &&Arc<Message>| {
-            event.get("Event") == "Hangup" && event.get("Channel").starts_with(&prefix)
-        };
+        self.until(&format!("{wanted} hangups of {device}"), |events| {
+            let gone = events.iter().filter(|event| event.get("Event") == "Hangup");
+            (gone.filter(|event| event.get("Channel").starts_with(&prefix)).count() >= wanted).then_some(())
+        })
+        .await;
+    }
+
+    /// Looks at the scenario's events until they give something.
+    async fn until<T>(&self, what: &str, look: impl FnMut(&[Arc<Message>]) -> Option<T>) -> T {
         let begin = self.begin.load(Ordering::Relaxed);
-        let enough = |events: &[Arc<Message>]| (events.iter().filter(ours).count() >= wanted).then_some(());
-        self.ami.until(begin, enough).await.expect("a channel of the device stays");
+        self.ami.until(begin, look).await.unwrap_or_else(|| panic!("waited in vain for {what}"))
     }
 
     /// An AMI action that must succeed.
@@ -263,7 +271,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Logs in as callpost does; what comes after that handshake is kept.
+    /// Logs in as callpost does; what comes after that handshake is kept. Nothing is read before
+    /// the end: what Asterisk says about one scenario fits into the buffers of a socket.
     pub async fn start(account: &str) -> Recorder {
         let stream = TcpStream::connect(AMI).await.unwrap();
         let mut recorder = Recorder { stream, heard: Vec::new(), actions: 0 };

@@ -1,7 +1,7 @@
 //! Tests beside a real Asterisk: `tests/asterisk/start 22 -- IT real_asterisk --nocapture`, where
 //! IT is this binary. Elsewhere they say that they are skipped.
 //!
-//! `CALLPOST_SCENARIO=q0` plays only the scenarios whose names begin so; with
+//! `scenarios::chosen` says how to play a part of the scenarios only. With
 //! `CALLPOST_RECORD=fixtures/ami/22` what the account `callpost` was sent is kept there, a file a
 //! scenario.
 #![expect(clippy::print_stderr, reason = "who runs these for minutes wants to see them go on")]
@@ -14,7 +14,7 @@ use std::time::Instant;
 use futures_util::FutureExt;
 
 use crate::lab::{Ami, Lab, Message, Recorder};
-use crate::scenarios::SCENARIOS;
+use crate::scenarios;
 
 /// Runs a test when an Asterisk is beside us. Its ports are fixed and it is one for all tests, so
 /// each waits for its turn, and the runtime with its sockets is gone before the next one's.
@@ -32,14 +32,13 @@ fn beside_asterisk(test: impl AsyncFnOnce()) {
 #[test]
 fn every_scenario_plays_and_is_heard_by_the_recommended_account() {
     beside_asterisk(async || {
-        let only = std::env::var("CALLPOST_SCENARIO").unwrap_or_default();
         let directory = std::env::var_os("CALLPOST_RECORD").map(PathBuf::from);
         if let Some(directory) = &directory {
             std::fs::create_dir_all(directory).unwrap();
         }
         let lab = Lab::open().await;
         let mut failed = Vec::new();
-        for scenario in SCENARIOS.iter().filter(|s| s.name.starts_with(&only)) {
+        for scenario in scenarios::chosen() {
             let begin = Instant::now();
             let play = async {
                 let recorder = Recorder::start("callpost").await;

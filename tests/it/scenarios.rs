@@ -134,6 +134,19 @@ scenarios! {
     n114_chanspy
 }
 
+/// The scenarios this process is to play: those whose names begin as `CALLPOST_SCENARIO` says, and of
+/// them every second one with `CALLPOST_SHARE=1/2`, the others with `2/2`. An Asterisk plays one at a
+/// time and is mostly idle, so several of them, a share each, save time.
+pub fn chosen() -> impl Iterator<Item = &'static Scenario> {
+    let begins = std::env::var("CALLPOST_SCENARIO").unwrap_or_default();
+    let share = std::env::var("CALLPOST_SHARE").unwrap_or("1/1".into());
+    let parse = || share.split_once('/').and_then(|(n, of)| Some((n.parse().ok()?, of.parse().ok()?)));
+    let (n, of): (usize, usize) = parse().expect("CALLPOST_SHARE is like 1/2");
+    assert!((1..=of).contains(&n), "CALLPOST_SHARE is like 1/2");
+    let named = SCENARIOS.iter().filter(move |scenario| scenario.name.starts_with(&begins));
+    named.skip(n - 1).step_by(of)
+}
+
 /// The outside caller of most scenarios; of the others only "trunk" is known.
 const CALLER: &[u8] = b"<sip:584141234567@127.0.0.1>";
 
@@ -492,7 +505,7 @@ async fn l06_302_forward(lab: &Lab) {
 async fn s26_pickup(lab: &Lab) {
     let outside = lab.trunk.call("5551000").await;
     let ana = rings(&lab.ana).await;
-    pause(1.0).await;
+    pause(1.2).await;
     let beto = lab.beto.call("*8").await;
     beto.becomes(State::Up).await;
     outside.becomes(State::Up).await;
