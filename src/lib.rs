@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod ingest;
 pub mod journal;
+pub mod receiver;
 pub mod routes;
 pub mod sinks;
 pub mod systemd;

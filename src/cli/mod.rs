@@ -3,11 +3,14 @@
 
 mod args;
 mod exit;
+mod lines;
 mod log;
 mod number;
 mod out;
 mod program;
+mod receive;
 
 pub use exit::{CliError, Done};
+pub use lines::Lines;
 pub use out::{Out, paint, style};
 pub use program::main;

@@ -8,7 +8,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::args::{Cli, Command};
 use super::exit::{CliError, Done};
-use super::{log, number};
+use super::{log, number, receive};
 use crate::config::{Environment, Loaded, load};
 
 /// The whole program.
@@ -35,8 +35,25 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<Done, CliError> {
     match &cli.command {
+        Command::Receive(args) => wait(receive::receive(args)),
         Command::Number(args) => number::number(&configured(cli)?, args),
     }
+}
+
+/// Runs the asynchronous part; few threads, for this is somebody's PBX.
+fn wait(command: impl Future<Output = Result<Done, CliError>>) -> Result<Done, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .map_err(|why| {
+            CliError::failed(format!("failed to start: {why}"), "see the limits of this process")
+        })?;
+    let done = runtime.block_on(command);
+    // what still waits on a name or a disk must not hold the end
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    done
 }
 
 fn configured(cli: &Cli) -> Result<Loaded, CliError> {
@@ -45,18 +62,15 @@ fn configured(cli: &Cli) -> Result<Loaded, CliError> {
 
 fn report(_cli: &Cli, error: &CliError) {
     let style = super::style::BAD.bold();
-    let mut stderr = anstream::stderr();
-    let _ = match error {
-        CliError::Config(faults) => {
-            let count = match faults.0.len() {
-                1 => "1 fault".to_owned(),
-                count => format!("{count} faults"),
-            };
-            writeln!(
-                stderr,
-                "{style}error{style:#}: the configuration has {count}; nothing was started\n\n{faults}"
-            )
-        }
-        other => writeln!(stderr, "{style}error{style:#}: {other}"),
+    let text = if let CliError::Config(faults) = error {
+        let count = match faults.0.len() {
+            1 => "1 fault".to_owned(),
+            count => format!("{count} faults"),
+        };
+        format!("the configuration has {count}; nothing was started\n\n{faults}")
+    } else {
+        error.to_string()
     };
+    // where stderr is closed, the exit code still tells
+    let _ = writeln!(anstream::stderr(), "{style}error{style:#}: {text}");
 }

@@ -7,18 +7,15 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use regex::Regex;
-use secrecy::SecretString;
 
 use super::load::Environment;
 use super::merge::{Place, Tree, Value};
 use super::read::{Reader, Section};
-use super::rules::PlainHttp;
+use super::sinks::{nimbox, webhook};
 use super::types::{
-    Ami, Api, Calls, CdrStore, Config, Delivery, InboundDestination, Initiated, Journal, Mode, Nimbox,
-    NumberRule, Numbers, Pbx, Queue, Recordings, Sms, Trunk, User, Webhook,
+    Ami, Api, Calls, CdrStore, Config, Journal, NumberRule, Numbers, Pbx, Queue, Recordings, Sms, Trunk, User,
 };
 
-const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -26,8 +23,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 const MAX_ID: u64 = (1 << 53) - 1;
 /// A Unix socket's path has 108 bytes with its end (`sockaddr_un`).
 const MAX_SOCKET_PATH: usize = 107;
-/// Fits an answer of a minute behind each slot without hurting a receiver or this host.
-const MAX_CONCURRENCY: u64 = 64;
 
 /// Checks everything. `None` only where a fault was noted.
 pub(super) fn config(
@@ -78,7 +73,7 @@ pub(super) fn config(
 }
 
 /// Names that must differ.
-struct Names {
+pub(super) struct Names {
     what: &'static str,
     seen: BTreeMap<String, Place>,
 }
@@ -88,7 +83,7 @@ impl Names {
         Self { what, seen: BTreeMap::new() }
     }
 
-    fn add(&mut self, table: &Section<'_>, key: &str, name: &str) {
+    pub fn add(&mut self, table: &Section<'_>, key: &str, name: &str) {
         match self.seen.get(name) {
             Some(first) => {
                 let problem =
@@ -144,33 +139,24 @@ fn host_zone(table: &Section<'_>) -> Option<TimeZone> {
 /// A channel name prefix, or `{ channel, number }` for a line without a DID.
 fn trunks(table: &Section<'_>) -> Vec<Trunk> {
     let Some(node) = table.node("trunks") else { return Vec::new() };
-    let Value::List(list) = &node.value else {
+    let Some(list) = node.value.list() else {
         let problem = format!("expected a list, found {}", node.value.kind());
         table.fault("trunks", problem, "write trunks = [\"PJSIP/trunk\", \"DAHDI/\"]");
         return Vec::new();
     };
     let mut trunks = Vec::new();
     for item in list {
-        match &item.value {
-            Value::Text(channel) if !channel.is_empty() => {
-                trunks.push(Trunk { channel: channel.clone(), number: None });
-            }
-            Value::Table(tree) => {
-                let inner = table.inside("trunks", tree, item.place.clone());
-                let (channel, number) = (inner.word("channel"), inner.word("number"));
-                inner.missing("channel", "give the channel's name up to its instance, as \"DAHDI/1\"");
-                inner.finish();
-                trunks.extend(channel.map(|channel| Trunk { channel, number }));
-            }
-            other => {
-                let kind = other.kind();
-                let problem = if kind == "a text" { "is empty".to_owned() } else { format!("found {kind}") };
-                table.fault(
-                    "trunks",
-                    problem,
-                    "write each as \"PJSIP/trunk\" or { channel = \"...\", number = \"...\" }",
-                );
-            }
+        if let Some(tree) = item.value.table() {
+            let inner = table.inside("trunks", tree, item.place.clone());
+            let (channel, number) = (inner.word("channel"), inner.word("number"));
+            inner.missing("channel", "give the channel's name up to its instance, as \"DAHDI/1\"");
+            inner.finish();
+            trunks.extend(channel.map(|channel| Trunk { channel, number }));
+        } else if let Some(channel) = item.value.text().filter(|channel| !channel.is_empty()) {
+            trunks.push(Trunk { channel: channel.to_owned(), number: None });
+        } else {
+            let remedy = "write each as \"PJSIP/trunk\" or { channel = \"...\", number = \"...\" }";
+            table.fault("trunks", format!("holds {} that is no trunk", item.value.kind()), remedy);
         }
     }
     trunks
@@ -258,10 +244,9 @@ fn journal(table: Section<'_>, environment: &Environment) -> Journal {
 }
 
 fn cdr(table: Section<'_>, zone: &TimeZone) -> CdrStore {
-    let auto =
-        matches!(table.node("timezone").map(|node| &node.value), Some(Value::Text(text)) if text == "auto");
+    let auto = table.node("timezone").and_then(|node| node.value.text()) == Some("auto");
     let timezone = if auto { None } else { table.zone("timezone") };
-    let source = table.node("source").and_then(|node| table.inline("source", node));
+    let source = table.node("source").and_then(|node| table.inline_secret("source", node));
     if table.has("source") {
         not_yet(&table, "source", "reading a CDR store");
     }
@@ -281,13 +266,11 @@ fn cdr(table: Section<'_>, zone: &TimeZone) -> CdrStore {
 /// A date, a local time, or a time with its offset.
 fn since(table: &Section<'_>, zone: &TimeZone) -> Option<jiff::Timestamp> {
     let node = table.node("since")?;
-    let text = match &node.value {
-        Value::Text(text) | Value::Variable(text) | Value::Datetime(text) => text.as_str(),
-        other => {
-            let problem = format!("expected a date or time, found {}", other.kind());
-            table.fault("since", problem, "write it as 2026-11-21 or 2026-11-21T08:00:00");
-            return None;
-        }
+    let text = if let Value::Datetime(text) = &node.value { Some(text.as_str()) } else { node.value.text() };
+    let Some(text) = text else {
+        let problem = format!("expected a date or time, found {}", node.value.kind());
+        table.fault("since", problem, "write it as 2026-11-21 or 2026-11-21T08:00:00");
+        return None;
     };
     let local = || text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(zone.clone()).ok();
     let at = text.parse().ok().or_else(|| local().map(|zoned| zoned.timestamp()));
@@ -314,7 +297,7 @@ fn default_numbers() -> Numbers {
     Numbers { min_length: 7, rules }
 }
 
-fn numbers(table: Section<'_>, default: &Numbers) -> Numbers {
+pub(super) fn numbers(table: Section<'_>, default: &Numbers) -> Numbers {
     let min_length = table.count("min_length", 0..=32).and_then(|length| usize::try_from(length).ok());
     let rules = table.has("rules").then(|| {
         let rules = table.tables("rules", "").into_iter().filter_map(|table| {
@@ -373,13 +356,13 @@ fn sms(table: Section<'_>) -> Sms {
     let mut devices = Vec::new();
     if let Some(inner) = table.table("devices") {
         for (device, node) in inner.entries() {
-            match &node.value {
-                Value::Text(number) if !number.is_empty() => devices.push((device.clone(), number.clone())),
-                other => {
-                    let problem =
-                        format!("expected the modem's own number in quotes, found {}", other.kind());
-                    inner.fault(device, problem, "write device = \"number\"");
-                }
+            match node.value.text().filter(|number| !number.is_empty()) {
+                Some(number) => devices.push((device.clone(), number.to_owned())),
+                None => inner.fault(
+                    device,
+                    "is not a number in quotes",
+                    "write device = \"the modem's own number\"",
+                ),
             }
         }
     }
@@ -396,186 +379,6 @@ fn queue(table: Section<'_>, names: &mut Names) -> Option<Queue> {
     }
     table.finish();
     Some(Queue { name: name?, id: id? })
-}
-
-/// What kinds of sinks differ in.
-struct SinkDefaults {
-    concurrency: usize,
-    timeout: Duration,
-    plain: PlainHttp,
-}
-
-fn delivery(table: &Section<'_>, defaults: &SinkDefaults) -> Option<Delivery> {
-    let allow_http = table.flag("allow_http").unwrap_or(false);
-    let url = table.sink_url("url", allow_http, defaults.plain);
-    table.missing("url", "give the address that it delivers to, as \"https://hooks.example.com/pbx\"");
-    let concurrency = table.count("concurrency", 1..=MAX_CONCURRENCY).and_then(|n| usize::try_from(n).ok());
-    let pin = table.word("pin").map(|pin| pin.strip_prefix("sha256//").unwrap_or(&pin).to_owned());
-    if pin.as_ref().is_some_and(|pin| pin.len() != 44 || base64_length(pin) != Some(32)) {
-        let remedy =
-            "write the SHA-256 of the public key in base64, 44 characters, as curl's --pinnedpubkey has it";
-        table.fault("pin", "is not a pin", remedy);
-    }
-    let delivery = Delivery {
-        enabled: table.flag("enabled").unwrap_or(true),
-        concurrency: concurrency.unwrap_or(defaults.concurrency),
-        timeout: table.duration("timeout", SECOND..=SECOND * 120).unwrap_or(defaults.timeout),
-        retry_for: table.duration("retry_for", SECOND..=DAY * 60).unwrap_or(HOUR * 75),
-        rate: table.rate("rate"),
-        ca_file: table.file("ca_file"),
-        pin,
-        public_only: table.flag("public_only").unwrap_or(false),
-        allow_http,
-        headers: headers(table),
-        url: url?,
-    };
-    Some(delivery)
-}
-
-/// Header names that the request itself needs.
-const OWN_HEADERS: [&str; 11] = [
-    "host",
-    "content-length",
-    "content-type",
-    "transfer-encoding",
-    "connection",
-    "user-agent",
-    "webhook-id",
-    "webhook-timestamp",
-    "webhook-signature",
-    "callpost-sequence",
-    "te",
-];
-
-fn headers(table: &Section<'_>) -> Vec<(String, SecretString)> {
-    let Some(inner) = table.table("headers") else { return Vec::new() };
-    let mut headers = Vec::new();
-    for (key, node) in inner.entries() {
-        let name = key.strip_suffix("_file").unwrap_or(key);
-        let value = if name == key { inner.inline(key, node) } else { inner.from_file(key, node) };
-        if axum::http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-            inner.fault(key, "is not the name of an HTTP header", "use letters, digits and -");
-            continue;
-        }
-        if OWN_HEADERS.contains(&name.to_lowercase().as_str()) {
-            inner.fault(key, "is a header that callpost sets itself", "remove it");
-            continue;
-        }
-        let Some(value) = value else { continue };
-        if axum::http::HeaderValue::from_str(secrecy::ExposeSecret::expose_secret(&value)).is_err() {
-            inner.fault(key, "holds characters that no header can carry", "use visible ASCII characters");
-            continue;
-        }
-        headers.push((name.to_owned(), value));
-    }
-    headers
-}
-
-fn nimbox(table: Section<'_>, global: &Numbers, routes: &mut Names) -> Option<Nimbox> {
-    let name = route_name(&table, routes);
-    // two at once: it is somebody's CRM
-    let defaults = SinkDefaults { concurrency: 2, timeout: SECOND * 30, plain: PlainHttp::Anywhere };
-    let delivery = delivery(&table, &defaults);
-    let token = table.secret("token");
-    table.missing("token", "give `token` or `token_file`: NiMbox's authentication token of the web service");
-    let (username, password) = (table.word("username"), table.secret("password"));
-    if username.is_some() != (table.has("password") || table.has("password_file")) {
-        let key = if username.is_some() { "username" } else { "password" };
-        table.fault(
-            key,
-            "stands alone",
-            "give both `username` and `password` (or `password_file`), or neither",
-        );
-    }
-    let initiated = [
-        ("local-z", Initiated::LocalZ),
-        ("local", Initiated::Local),
-        ("utc-z", Initiated::UtcZ),
-        ("offset", Initiated::Offset),
-    ];
-    let mode = [("per_cdr", Mode::PerCdr), ("per_call", Mode::PerCall), ("raw", Mode::Raw)];
-    let destination = [
-        ("did", InboundDestination::Did),
-        ("dst", InboundDestination::Dst),
-        ("caller", InboundDestination::Caller),
-    ];
-    let initiated = table.choice("initiated", &initiated).unwrap_or(Initiated::LocalZ);
-    let mode = table.choice("mode", &mode).unwrap_or(Mode::PerCdr);
-    let inbound_destination =
-        table.choice("inbound_destination", &destination).unwrap_or(InboundDestination::Did);
-    let withheld_source = table.text("withheld_source").unwrap_or_else(|| "anonymous".to_owned());
-    let numbers = table.table("numbers").map(|table| numbers(table, global));
-    table.finish();
-    Some(Nimbox {
-        name: name?,
-        delivery: delivery?,
-        token: token?,
-        username,
-        password,
-        initiated,
-        mode,
-        inbound_destination,
-        withheld_source,
-        numbers,
-    })
-}
-
-fn webhook(table: Section<'_>, routes: &mut Names) -> Option<Webhook> {
-    let name = route_name(&table, routes);
-    let defaults = SinkDefaults { concurrency: 8, timeout: SECOND * 15, plain: PlainHttp::LoopbackAddress };
-    let delivery = delivery(&table, &defaults);
-    let events = table.events("events");
-    table.missing("events", "name what it wants, as events = [\"call.state\", \"sms.received\"]");
-    let (secret, secret_previous) =
-        (signing_secret(&table, "secret"), signing_secret(&table, "secret_previous"));
-    let (client_cert_file, client_key_file) = (table.file("client_cert_file"), table.file("client_key_file"));
-    if table.has("client_cert_file") != table.has("client_key_file") {
-        let key = if table.has("client_cert_file") { "client_cert_file" } else { "client_key_file" };
-        table.fault(key, "stands alone", "give both `client_cert_file` and `client_key_file`, or neither");
-    }
-    let (dtmf_mask, verify) =
-        (table.flag("dtmf_mask").unwrap_or(false), table.flag("verify").unwrap_or(true));
-    table.finish();
-    Some(Webhook {
-        name: name?,
-        delivery: delivery?,
-        events: events?,
-        secret,
-        secret_previous,
-        dtmf_mask,
-        verify,
-        client_cert_file,
-        client_key_file,
-    })
-}
-
-fn route_name(table: &Section<'_>, routes: &mut Names) -> Option<String> {
-    let name = table.route_name("name");
-    table.missing("name", "give it a short name of its own: it is what `status` and `dead` call it");
-    if let Some(name) = &name {
-        routes.add(table, "name", name);
-    }
-    name
-}
-
-/// Standard Webhooks: `whsec_` and 24 to 64 bytes in base64.
-fn signing_secret(table: &Section<'_>, key: &str) -> Option<SecretString> {
-    let secret = table.secret(key)?;
-    let bytes = secrecy::ExposeSecret::expose_secret(&secret).strip_prefix("whsec_").and_then(base64_length);
-    if !bytes.is_some_and(|bytes| (24..=64).contains(&bytes)) {
-        let remedy = "write whsec_ and 24 to 64 random bytes in base64: echo whsec_$(head -c 32 /dev/urandom | base64)";
-        table.fault(key, "is not a Standard Webhooks secret", remedy);
-        return None;
-    }
-    Some(secret)
-}
-
-/// Bytes that this base64 text (standard alphabet, padded or not) stands for.
-fn base64_length(text: &str) -> Option<usize> {
-    let plain = text.trim_end_matches('=');
-    let valid = plain.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/');
-    let padded = text.len() == plain.len() || (text.len() % 4 == 0 && text.len() - plain.len() <= 2);
-    (valid && padded && plain.len() % 4 != 1).then_some(plain.len() * 3 / 4)
 }
 
 fn api(table: Section<'_>, journal: &std::path::Path, environment: &Environment) -> Api {

@@ -109,12 +109,12 @@ fn drop_ins(file: &Path, faults: &mut Vec<Fault>) -> Vec<PathBuf> {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Fault {
-    let remedy = match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            "name another file with --config, or make this one; `callpost demo` needs none"
-        }
-        std::io::ErrorKind::PermissionDenied => "run this as root or as a member of the file's group",
-        _ => "make it readable",
+    let remedy = if error.kind() == std::io::ErrorKind::NotFound {
+        "name another file with --config, or make this one; `callpost demo` needs none"
+    } else if error.kind() == std::io::ErrorKind::PermissionDenied {
+        "run this as root or as a member of the file's group"
+    } else {
+        "make it readable"
     };
     let place = Place { origin: Arc::new(origin(path, false)), line: None };
     place.fault("", format!("cannot be read: {error}"), remedy)
@@ -235,17 +235,16 @@ fn apply_variables(tree: &mut Tree, environment: &Environment) -> Vec<Fault> {
 fn target<'a>(tree: &'a mut Tree, rest: &str, place: &Place) -> Option<(&'a mut Tree, String)> {
     if let Some((table, key)) = TABLES.iter().find_map(|table| Some((*table, keyed(rest, table)?))) {
         let empty = || Node { value: Value::Table(Tree::new()), place: place.clone() };
-        return match &mut tree.entry(table.to_owned()).or_insert_with(empty).value {
-            Value::Table(tree) => Some((tree, key.to_owned())),
-            _ => None,
-        };
+        let node = tree.entry(table.to_owned()).or_insert_with(empty);
+        let Value::Table(tree) = &mut node.value else { return None };
+        return Some((tree, key.to_owned()));
     }
     let (table, rest) = NAMED_TABLES.iter().find_map(|table| Some((*table, keyed(rest, table)?)))?;
     let Value::List(list) = &mut tree.get_mut(table)?.value else { return None };
     list.iter_mut().find_map(|node| {
         let Value::Table(tree) = &mut node.value else { return None };
-        let Some(Value::Text(name)) = tree.get("name").map(|node| &node.value) else { return None };
-        let name = name.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        let name =
+            tree.get("name")?.value.text()?.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         let key = keyed(rest, &name)?.to_owned();
         Some((tree, key))
     })

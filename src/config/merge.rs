@@ -72,6 +72,38 @@ pub(super) enum Value {
 }
 
 impl Value {
+    pub fn text(&self) -> Option<&str> {
+        if let Self::Text(text) | Self::Variable(text) = self { Some(text) } else { None }
+    }
+
+    pub fn flag(&self) -> Option<bool> {
+        if let Self::Bool(flag) = self { Some(*flag) } else { self.variable()?.parse().ok() }
+    }
+
+    pub fn integer(&self) -> Option<i64> {
+        if let Self::Integer(number) = self { Some(*number) } else { self.variable()?.parse().ok() }
+    }
+
+    pub fn float(&self) -> Option<f64> {
+        if let Self::Float(number) = self {
+            return Some(*number);
+        }
+        // whole numbers up to 2^53 are floats exactly; above that no key goes
+        self.integer().map(|number| number.to_string()).or(self.variable().map(str::to_owned))?.parse().ok()
+    }
+
+    pub fn list(&self) -> Option<&[Node]> {
+        if let Self::List(list) = self { Some(list) } else { None }
+    }
+
+    pub fn table(&self) -> Option<&Tree> {
+        if let Self::Table(table) = self { Some(table) } else { None }
+    }
+
+    fn variable(&self) -> Option<&str> {
+        if let Self::Variable(text) = self { Some(text.trim()) } else { None }
+    }
+
     /// For "expected a duration, found a list".
     pub fn kind(&self) -> &'static str {
         match self {
@@ -184,23 +216,17 @@ mod tests {
     }
 
     fn plain(tree: &Tree) -> String {
-        let text = |node: &Node| match &node.value {
+        tree.iter().map(|(key, node)| format!("{key}={}", shown(node))).collect::<Vec<_>>().join(" ")
+    }
+
+    fn shown(node: &Node) -> String {
+        match &node.value {
             Value::Text(text) | Value::Variable(text) | Value::Datetime(text) => text.clone(),
             Value::Integer(number) => number.to_string(),
             Value::Float(number) => number.to_string(),
             Value::Bool(flag) => flag.to_string(),
-            Value::List(list) => {
-                format!("[{}]", list.iter().map(|n| plain_node(n)).collect::<Vec<_>>().join(" "))
-            }
+            Value::List(list) => format!("[{}]", list.iter().map(shown).collect::<Vec<_>>().join(" ")),
             Value::Table(tree) => format!("{{{}}}", plain(tree)),
-        };
-        tree.iter().map(|(key, node)| format!("{key}={}", text(node))).collect::<Vec<_>>().join(" ")
-    }
-
-    fn plain_node(node: &Node) -> String {
-        match &node.value {
-            Value::Table(tree) => format!("{{{}}}", plain(tree)),
-            _ => plain(&Tree::from([(String::new(), node.clone())])).trim_start_matches('=').to_owned(),
         }
     }
 
@@ -209,9 +235,8 @@ mod tests {
         let mut under = tree("[a]\nx = 1\ny = 2\nl = [1, 2]\n[[s]]\nn = 1\n[b]\nq = 'k'\n");
         merge(&mut under, tree("[a]\ny = 3\nz = 0x10\nl = [3]\n[[s]]\nn = 2\n"));
         assert_eq!(plain(&under), "a={l=[3] x=1 y=3 z=16} b={q=k} s=[{n=1} {n=2}]");
-        let Value::Table(a) = &under["a"].value else { panic!("not a table") };
-        assert_eq!(a["z"].place.line, Some(3));
-        assert_eq!(a["x"].place.line, Some(2));
+        let line = |key: &str| under["a"].value.table().and_then(|a| a[key].place.line);
+        assert_eq!((line("x"), line("z")), (Some(2), Some(3)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod merge;
 mod read;
 mod rules;
 mod secret;
+mod sinks;
 mod types;
 mod units;
 

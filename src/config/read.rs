@@ -49,13 +49,11 @@ impl<'a> Section<'a> {
     /// they are asked for: see [`Section::table_or_empty`].
     pub fn table(&self, key: &str) -> Option<Section<'a>> {
         let node = self.node(key)?;
-        match &node.value {
-            Value::Table(tree) => Some(self.inner(key, key, tree, node.place.clone())),
-            other => {
-                self.wrong(key, "a table", other);
-                None
-            }
-        }
+        let Some(tree) = node.value.table() else {
+            self.wrong(key, "a table", &node.value);
+            return None;
+        };
+        Some(self.inner(key, key, tree, node.place.clone()))
     }
 
     /// The table of that name, or one without keys.
@@ -66,32 +64,25 @@ impl<'a> Section<'a> {
     /// The tables of an array, each named in faults by its `name_key`, else by its number.
     pub fn tables(&self, key: &str, name_key: &str) -> Vec<Section<'a>> {
         let Some(node) = self.node(key) else { return Vec::new() };
-        let list = match &node.value {
-            Value::List(list) => list,
-            other => {
-                self.wrong(key, &format!("an array of tables, each written [[{key}]]"), other);
-                return Vec::new();
-            }
+        let Some(list) = node.value.list() else {
+            self.wrong(key, &format!("an array of tables, each written [[{key}]]"), &node.value);
+            return Vec::new();
         };
         let mut sections = Vec::new();
         for (n, item) in list.iter().enumerate() {
-            match &item.value {
-                Value::Table(tree) => {
-                    let named = match tree.get(name_key).map(|node| &node.value) {
-                        Some(Value::Text(name)) => format!("{key}.{name}"),
-                        _ => format!("{key}[{}]", n + 1),
-                    };
-                    // the element's own span starts at its header only in inline tables
-                    let place = tree.values().map(|node| &node.place).min_by_key(|place| place.line);
-                    let place = place.cloned().unwrap_or_else(|| item.place.clone());
-                    sections.push(self.inner(key, &named, tree, place));
-                }
-                other => self.reader.faults.borrow_mut().push(item.place.fault(
-                    &self.path_of(&format!("{key}[{}]", n + 1)),
-                    format!("expected a table, found {}", other.kind()),
-                    "write { key = value, ... }",
-                )),
-            }
+            let numbered = format!("{key}[{}]", n + 1);
+            let Some(tree) = item.value.table() else {
+                let problem = format!("expected a table, found {}", item.value.kind());
+                let fault = item.place.fault(&self.path_of(&numbered), problem, "write { key = value, ... }");
+                self.reader.faults.borrow_mut().push(fault);
+                continue;
+            };
+            let named =
+                tree.get(name_key).and_then(|node| node.value.text()).map(|name| format!("{key}.{name}"));
+            // the element's own span starts at its header only in inline tables
+            let place = tree.values().map(|node| &node.place).min_by_key(|place| place.line);
+            let place = place.unwrap_or(&item.place).clone();
+            sections.push(self.inner(key, &named.unwrap_or(numbered), tree, place));
         }
         sections
     }
@@ -129,10 +120,7 @@ impl<'a> Section<'a> {
     }
 
     pub fn text(&self, key: &str) -> Option<String> {
-        self.read(key, "a text in quotes", |value| match value {
-            Value::Text(text) | Value::Variable(text) => Some(text.clone()),
-            _ => None,
-        })
+        self.read(key, "a text in quotes", |value| value.text().map(str::to_owned))
     }
 
     /// A text that is not empty.
@@ -146,20 +134,12 @@ impl<'a> Section<'a> {
     }
 
     pub fn flag(&self, key: &str) -> Option<bool> {
-        self.read(key, "true or false", |value| match value {
-            Value::Bool(flag) => Some(*flag),
-            Value::Variable(text) => text.parse().ok(),
-            _ => None,
-        })
+        self.read(key, "true or false", Value::flag)
     }
 
     /// A whole number within bounds.
     pub fn count(&self, key: &str, bounds: RangeInclusive<u64>) -> Option<u64> {
-        let number = self.read(key, "a whole number", |value| match value {
-            Value::Integer(number) => Some(i128::from(*number)),
-            Value::Variable(text) => text.trim().parse().ok(),
-            _ => None,
-        })?;
+        let number = self.read(key, "a whole number", Value::integer)?;
         let within = u64::try_from(number).ok().filter(|number| bounds.contains(number));
         if within.is_none() {
             let problem = format!("{number} is out of bounds");
@@ -170,12 +150,7 @@ impl<'a> Section<'a> {
 
     /// A number above zero.
     pub fn rate(&self, key: &str) -> Option<f64> {
-        let number = self.read(key, "a number", |value| match value {
-            Value::Integer(number) => number.to_string().parse().ok(),
-            Value::Float(number) => Some(*number),
-            Value::Variable(text) => text.trim().parse().ok(),
-            _ => None,
-        })?;
+        let number = self.read(key, "a number", Value::float)?;
         if !(number.is_finite() && (0.001..=100_000.0).contains(&number)) {
             self.fault(key, format!("{number} is out of bounds"), "give a number from 0.001 to 100000");
             return None;
@@ -231,28 +206,21 @@ impl<'a> Section<'a> {
 
     /// A bare number there most likely lacks its unit.
     fn unit_text(&self, key: &str, expected: &str) -> Option<String> {
-        self.read(key, expected, |value| match value {
-            Value::Text(text) | Value::Variable(text) => Some(text.clone()),
-            _ => None,
-        })
+        self.read(key, expected, |value| value.text().map(str::to_owned))
     }
 
     pub fn texts(&self, key: &str) -> Option<Vec<String>> {
-        let list = self.read(key, "a list of texts, as [\"a\", \"b\"]", |value| match value {
-            Value::List(list) => Some(list.clone()),
-            _ => None,
-        })?;
+        let list =
+            self.read(key, "a list of texts, as [\"a\", \"b\"]", |value| value.list().map(<[Node]>::to_vec))?;
         let mut texts = Vec::new();
         for item in list {
-            match item.value {
-                Value::Text(text) => texts.push(text),
-                other => {
-                    let problem = format!("expected texts in the list, found {}", other.kind());
-                    let fault = item.place.fault(&self.path_of(key), problem, "put each item in quotes");
-                    self.reader.faults.borrow_mut().push(fault);
-                    return None;
-                }
-            }
+            let Some(text) = item.value.text() else {
+                let problem = format!("expected texts in the list, found {}", item.value.kind());
+                let fault = item.place.fault(&self.path_of(key), problem, "put each item in quotes");
+                self.reader.faults.borrow_mut().push(fault);
+                return None;
+            };
+            texts.push(text.to_owned());
         }
         Some(texts)
     }

@@ -57,12 +57,7 @@ impl Section<'_> {
                 |number| number < pattern.captures_len(),
             );
             if !exists {
-                let digits: String = name.chars().take_while(char::is_ascii_digit).collect();
-                let remedy = if !digits.is_empty() && digits.len() < name.len() {
-                    format!("write ${{{digits}}}{} to end the group's number there", &name[digits.len()..])
-                } else {
-                    format!("the pattern has the groups $0 to ${}", pattern.captures_len() - 1)
-                };
+                let remedy = format!("the pattern has the groups $0 to ${}", pattern.captures_len() - 1);
                 self.fault(key, format!("the pattern has no group {name:?}"), remedy);
                 return None;
             }
@@ -218,7 +213,7 @@ fn is_loopback_address(url: &Url) -> bool {
     }
 }
 
-/// The group names of a replacement text, as the regex engine reads them.
+/// The group names of a replacement text.
 fn groups(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut rest = text;
@@ -232,10 +227,10 @@ fn groups(text: &str) -> Vec<String> {
                 rest = &braced[end..];
             }
         } else {
-            let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-            if !name.is_empty() {
-                names.push(name);
-            }
+            // a number is one digit, as in Perl: `$10212` is group 1 and the text 0212
+            let digit = rest.chars().next().filter(char::is_ascii_digit).map(String::from);
+            let word = || rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            names.extend(Some(digit.unwrap_or_else(word)).filter(|name: &String| !name.is_empty()));
         }
     }
     names

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
-use super::merge::{Node, Value};
+use super::merge::Node;
 use super::read::Section;
 
 /// A token or password is short; more than this is the wrong file.
@@ -55,15 +55,15 @@ impl Section<'_> {
             return None;
         }
         match (inline, file) {
-            (Some(node), _) => self.inline(key, node),
-            (_, Some(node)) => self.from_file(&file_key, node),
+            (Some(node), _) => self.inline_secret(key, node),
+            (_, Some(node)) => self.secret_in_file(&file_key, node),
             (None, None) => None,
         }
     }
 
     /// A secret written into the configuration: the file must not be open to all.
-    pub fn inline(&self, key: &str, node: &Node) -> Option<SecretString> {
-        let (Value::Text(text) | Value::Variable(text)) = &node.value else {
+    pub fn inline_secret(&self, key: &str, node: &Node) -> Option<SecretString> {
+        let Some(text) = node.value.text() else {
             let problem = format!("expected a text in quotes, found {}", node.value.kind());
             self.fault(key, problem, "correct the value");
             return None;
@@ -78,12 +78,12 @@ impl Section<'_> {
             self.fault(key, problem, format!("chmod 0640 {file}, or move the secret out with `{key}_file`"));
             return None;
         }
-        Some(SecretString::from(text.clone()))
+        Some(SecretString::from(text.to_owned()))
     }
 
     /// A secret in a file of its own.
-    pub fn from_file(&self, key: &str, node: &Node) -> Option<SecretString> {
-        let (Value::Text(name) | Value::Variable(name)) = &node.value else {
+    pub fn secret_in_file(&self, key: &str, node: &Node) -> Option<SecretString> {
+        let Some(name) = node.value.text() else {
             let problem = format!("expected the name of a file, found {}", node.value.kind());
             self.fault(key, problem, "correct the value");
             return None;

@@ -131,6 +131,8 @@ pub struct Delivery {
     pub sequence: u64,
     /// Attempts made so far.
     pub attempts: u32,
+    /// How the last of them ended, those that did not count included.
+    pub last: Option<Settlement>,
     /// When it was appended.
     pub accepted: Micros,
     /// What is sent.
@@ -190,6 +192,8 @@ pub struct DeadLetter {
     pub id: UpdateId,
     /// The whole call.
     pub call: CallKey,
+    /// It keeps the order of its call.
+    pub ordered: bool,
     /// What was to be sent.
     pub payload: Payload,
     /// Why it was given up.

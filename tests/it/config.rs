@@ -253,14 +253,11 @@ fn keys(table: &toml::Table, under: &str, found: &mut BTreeSet<String>) {
         let path = if under.is_empty() { key.clone() } else { format!("{under}.{key}") };
         found.insert(path.clone());
         let free = path.ends_with(".headers") || path.ends_with(".devices");
-        match value {
-            toml::Value::Table(inner) if !free => keys(inner, &path, found),
-            toml::Value::Array(list) => {
-                for inner in list.iter().filter_map(toml::Value::as_table) {
-                    keys(inner, &path, found);
-                }
-            }
-            _ => {}
+        if let Some(inner) = value.as_table().filter(|_| !free) {
+            keys(inner, &path, found);
+        }
+        for inner in value.as_array().into_iter().flatten().filter_map(toml::Value::as_table) {
+            keys(inner, &path, found);
         }
     }
 }

@@ -1,7 +1,17 @@
 //! The agent's one integration binary; each module says what it proves.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that meets what it did not expect has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets what it did not expect has failed"
+)]
 
 mod ami;
 mod config;
+mod lab;
+mod real_asterisk;
 mod receiver;
+mod scenarios;
 mod sinks;
+mod sip;
+mod workers;

@@ -54,6 +54,7 @@ fn delivery(payload: Payload) -> Delivery {
         call: CallKey("fe5935cefbc82fc4e924bdaa21342a49c18c5dd9".into()),
         sequence: 77,
         attempts: 0,
+        last: None,
         accepted: Micros(0),
         payload,
     }
@@ -217,12 +218,17 @@ fn assert_quiet(outcome: &Outcome) {
 #[tokio::test]
 async fn every_row_of_the_table_over_a_real_socket() {
     use Class::*;
+    let mut rows = Vec::new();
     let refused = r#"{"error": true, "errors": {"destination": "no se consiguió"}}"#;
-    row("taken", Reply::ok(TAKEN), Delivered, Delivered).await;
-    row("refused", Reply::ok(refused), Refused, Delivered).await;
-    row("exists", Reply::ok(r#"{"error":true,"errors":{"initiated":"ya existe"}}"#), Duplicate, Delivered)
-        .await;
-    row("not JSON", Reply::ok("<html>"), Unreadable, Delivered).await;
+    rows.push(row("taken", Reply::ok(TAKEN), Delivered, Delivered));
+    rows.push(row("refused", Reply::ok(refused), Refused, Delivered));
+    rows.push(row(
+        "exists",
+        Reply::ok(r#"{"error":true,"errors":{"initiated":"ya existe"}}"#),
+        Duplicate,
+        Delivered,
+    ));
+    rows.push(row("not JSON", Reply::ok("<html>"), Unreadable, Delivered));
     for (status, class) in [
         ("301 Moved Permanently", Moved),
         ("302 Found", Moved),
@@ -242,24 +248,24 @@ async fn every_row_of_the_table_over_a_real_socket() {
         ("503 Service Unavailable", Overloaded),
         ("504 Gateway Timeout", Overloaded),
     ] {
-        row(status, Reply::status(status).header("location: /elsewhere"), class, class).await;
+        rows.push(row(status, Reply::status(status).header("location: /elsewhere"), class, class));
     }
-    row("body breaks off", Reply::ok(TAKEN).cut_body(10), Unreadable, Delivered).await;
-    row("body never ends", Reply::endless(), Unreadable, Delivered).await;
-    row("body hangs", Reply::ok(TAKEN).hang_body(10), Unreadable, Delivered).await;
-    row(
+    rows.push(row("body breaks off", Reply::ok(TAKEN).cut_body(10), Unreadable, Delivered));
+    rows.push(row("body never ends", Reply::endless(), Unreadable, Delivered));
+    rows.push(row("body hangs", Reply::ok(TAKEN).hang_body(10), Unreadable, Delivered));
+    rows.push(row(
         "a gigabyte announced",
         Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n{}"),
         Unreadable,
         Delivered,
-    )
-    .await;
-    row("headers dribble", Reply::dribble(), Unreachable, Unreachable).await;
-    row("endless headers", Reply::endless_headers(), Unreachable, Unreachable).await;
-    row("silence", Reply::Silence, Unreachable, Unreachable).await;
-    row("closes", Reply::Close, Unreachable, Unreachable).await;
-    row("resets", Reply::Reset, Unreachable, Unreachable).await;
-    row("no HTTP", Reply::raw("220 smtp.example.com ESMTP\r\n"), Unreachable, Unreachable).await;
+    ));
+    rows.push(row("headers dribble", Reply::dribble(), Unreachable, Unreachable));
+    rows.push(row("endless headers", Reply::endless_headers(), Unreachable, Unreachable));
+    rows.push(row("silence", Reply::Silence, Unreachable, Unreachable));
+    rows.push(row("closes", Reply::Close, Unreachable, Unreachable));
+    rows.push(row("resets", Reply::Reset, Unreachable, Unreachable));
+    rows.push(row("no HTTP", Reply::raw("220 smtp.example.com ESMTP\r\n"), Unreachable, Unreachable));
+    futures_util::future::join_all(rows).await;
 }
 
 #[tokio::test]
