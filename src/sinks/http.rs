@@ -117,11 +117,11 @@ impl Http {
     /// # Errors
     /// When there was no answer.
     pub async fn exchange(&self, request: impl FnOnce(&Client) -> RequestBuilder) -> Result<Answer, Failure> {
-        let deadline = tokio::time::Instant::now() + self.settings.delivery.timeout;
         let client = self.client().await.map_err(|e| match e {
             Unusable::Configuration(why) => Failure::Unusable(why),
             Unusable::Address(why) => Failure::Forbidden(why),
         })?;
+        let deadline = tokio::time::Instant::now() + self.settings.delivery.timeout;
         let mut response = match tokio::time::timeout_at(deadline, request(client).send()).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(failure(error)),
