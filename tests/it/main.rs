@@ -10,5 +10,7 @@ mod ami;
 mod config;
 mod lab;
 mod real_asterisk;
+mod receiver;
 mod scenarios;
+mod sinks;
 mod sip;
