@@ -26,7 +26,8 @@ use crate::config::{Mode, Pbx};
 pub struct Part {
     /// When it began.
     pub start: Micros,
-    /// The same as the row has it, local time of the PBX without a zone.
+    /// The same as the row has it: local time of the PBX, without a zone ([`super::relocate`] for
+    /// stores that write another).
     pub start_local: Option<Arc<str>>,
     /// Whole seconds, ringing included.
     pub duration: u64,
@@ -40,7 +41,7 @@ pub struct Part {
     pub destination: Option<Arc<str>>,
     /// The number that was called from outside; `None` in outbound and raw parts, and where nothing tells it.
     pub did: Option<Arc<str>>,
-    /// Number rules apply to the destination. Of raw parts they apply to all, as in the Perl script.
+    /// Number rules apply to the destination; to that of every raw part, as in the Perl script.
     pub outbound: bool,
     /// Party A.
     pub uniqueid: Option<Uniqueid>,

@@ -5,6 +5,8 @@ mod numbers;
 mod recording;
 mod row;
 mod rules;
+#[cfg(test)]
+mod tests;
 mod zone;
 
 pub use fold::{DropReason, Folded, Part, fold};

@@ -152,3 +152,75 @@ fn braced(replace: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a pattern that does not compile fails the test")]
+
+    use super::*;
+    use crate::config::NumberRule;
+
+    fn numbers(rules: &[(&str, &str)]) -> Numbers {
+        let rule = |(pattern, replace): &(&str, &str)| NumberRule {
+            pattern: Regex::new(pattern).unwrap(),
+            replace: (*replace).to_owned(),
+        };
+        Numbers::new(&config::Numbers { min_length: 7, rules: rules.iter().map(rule).collect() })
+    }
+
+    const DEFAULT: [(&str, &str); 2] = [(r"^9(\d{7})$", "0212$1"), ("^9(.+)$", "$1")];
+
+    #[test]
+    fn the_default_rules_do_what_the_script_did() {
+        let table = [
+            ("95551234", Ok("02125551234")),
+            ("92125551234", Ok("2125551234")),
+            ("5551234", Ok("5551234")),
+            ("9", Err(Dropped::TooShort)),
+            ("*43", Err(Dropped::TooShort)),
+            ("", Err(Dropped::TooShort)),
+            ("955512", Err(Dropped::TooShort)),
+            ("9555123", Ok("555123")),
+            ("+584141234567", Ok("+584141234567")),
+            ("99", Err(Dropped::TooShort)),
+        ];
+        let numbers = numbers(&DEFAULT);
+        for (number, expected) in table {
+            assert_eq!(numbers.apply(number).as_deref().map_err(|why| *why), expected, "{number}");
+            assert_eq!(numbers.explain(number).result.as_deref().map_err(|why| *why), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn an_inbound_number_is_only_measured() {
+        let numbers = numbers(&DEFAULT);
+        assert_eq!(numbers.accept("912345678"), Ok(()));
+        assert_eq!(numbers.accept("1001"), Err(Dropped::TooShort));
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_wins_and_the_next_sees_nothing_of_it() {
+        let numbers = numbers(&[("^9", ""), ("^1", "2"), (".", "x")]);
+        assert_eq!(numbers.apply("91234567"), Ok(Cow::Borrowed("1234567")));
+        let explained = numbers.explain("91234567");
+        let steps: Vec<_> = explained.rules.iter().map(|rule| (rule.matches, rule.made.as_deref())).collect();
+        assert_eq!(steps, [(true, Some("1234567")), (false, None), (true, None)]);
+    }
+
+    #[test]
+    fn a_group_followed_by_text_is_that_group() {
+        assert_eq!(numbers(&[(r"^(\d{3})(\d+)$", "$1x$20$$")]).apply("5551234").unwrap(), "555x12340$");
+        assert_eq!(numbers(&[(r"^(?<area>\d{3})", "${area}-")]).apply("5551234").unwrap(), "555-1234");
+    }
+
+    #[test]
+    fn a_rule_that_leaves_nothing_drops_the_number() {
+        assert_eq!(numbers(&[("^.*$", "")]).apply("5551234"), Err(Dropped::Empty));
+    }
+
+    #[test]
+    fn of_a_number_too_short_no_rule_is_tried() {
+        let explained = numbers(&DEFAULT).explain("*43");
+        assert_eq!((explained.length, explained.min_length, explained.rules.len()), (3, 7, 0));
+    }
+}

@@ -111,3 +111,97 @@ fn escape(value: &str, out: &mut String) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use parsers::cdr::Disposition;
+    use parsers::{ChannelName, Micros, Uniqueid};
+
+    use super::*;
+
+    fn part(recordingfile: Option<&str>) -> Part {
+        Part {
+            start: Micros::from_secs(1_795_252_767),
+            start_local: Some("2026-11-21 05:19:27".into()),
+            duration: 3,
+            billsec: 2,
+            disposition: Disposition::Answered,
+            source: None,
+            destination: None,
+            did: None,
+            outbound: false,
+            uniqueid: Some(Uniqueid::new("1795252767.0")),
+            part: 0,
+            linkedid: None,
+            channel: Some(ChannelName::new("Local/1001@from-queue-0000001b;1")),
+            recordingfile: recordingfile.map(Into::into),
+        }
+    }
+
+    fn link(template: &str, file: Option<&str>) -> Option<String> {
+        let config = Recordings {
+            directory: Some("/var/spool/asterisk/monitor".into()),
+            url: Some(template.to_owned()),
+        };
+        url(&config, &part(file), &TimeZone::UTC)
+    }
+
+    #[test]
+    fn freepbx_s_day_comes_from_the_name_by_its_form() {
+        for (name, path) in [
+            ("out-71222-002-20241105-091730-1730780250.107.wav", "2024/11/05/"),
+            ("in-555-1000-+58-414-20241231-235959-1735689599.1.wav", "2024/12/31/"),
+            ("exten-1001-1002-20240229-000000-pbx-2-1709164800.3.mp3", "2024/02/29/"),
+            ("out-20201301-1001-20241105-091730-1730780250.107.wav", "2024/11/05/"),
+        ] {
+            assert_eq!(
+                link("https://pbx/r/{path}", Some(name)),
+                Some(format!("https://pbx/r/{path}{}", name.replace('+', "%2B")))
+            );
+        }
+    }
+
+    #[test]
+    fn templates() {
+        let freepbx = Some("out-71222-002-20241105-091730-1730780250.107.wav");
+        let table = [
+            (
+                "{yyyy}/{mm}/{dd}/{recordingfile}",
+                freepbx,
+                Some("2024/11/05/out-71222-002-20241105-091730-1730780250.107.wav"),
+            ),
+            ("{yyyy}/{mm}/{dd}/{recordingfile}", Some("in 1.wav"), Some("2026/11/21/in%201.wav")),
+            ("{yyyy}-{mm}-{dd}", None, Some("2026-11-21")),
+            ("{path}", Some("2014/02/03/q-é.wav"), Some("2014/02/03/q-%C3%A9.wav")),
+            ("{path}", Some("/var/spool/asterisk/monitor/2014/a.wav"), Some("2014/a.wav")),
+            ("{path}", Some("/home/x/secret/a.wav"), Some("a.wav")),
+            ("{path}", Some("../../etc/shadow"), None),
+            ("{path}", Some("/var/spool/asterisk/monitor/../x.wav"), None),
+            ("{path}", Some("2014/"), None),
+            ("{path}", Some(".."), None),
+            ("{path}", None, None),
+            ("{recordingfile}", None, None),
+            (
+                "https://pbx/call?{channel}",
+                None,
+                Some("https://pbx/call?Local/1001%40from-queue-0000001b%3B1"),
+            ),
+            ("{uniqueid}", None, Some("1795252767.0")),
+            ("a{b}c{", None, Some("a{b}c{")),
+            ("{{uniqueid}", None, Some("{1795252767.0")),
+        ];
+        for (template, file, expected) in table {
+            assert_eq!(link(template, file).as_deref(), expected, "{template} of {file:?}");
+        }
+        assert_eq!(url(&Recordings::default(), &part(None), &TimeZone::UTC), None);
+    }
+
+    #[test]
+    fn what_the_pbx_wrote_cannot_break_out_of_the_link() {
+        let file = "a?b#c&d=e f%2e\r\n\"{uniqueid}.wav";
+        assert_eq!(
+            link("https://pbx/{recordingfile}", Some(file)).as_deref(),
+            Some("https://pbx/a%3Fb%23c%26d%3De%20f%252e%0D%0A%22%7Buniqueid%7D.wav")
+        );
+    }
+}

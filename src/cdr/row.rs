@@ -8,7 +8,7 @@ use parsers::{Cdr, ChannelName, Micros};
 
 use super::zone;
 use crate::calls::CdrRow;
-use crate::config::Pbx;
+use crate::config::{Pbx, Trunk};
 
 /// What kind of party a channel is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,25 +24,43 @@ pub(super) enum Party {
 }
 
 impl Party {
-    fn of(channel: &ChannelName, pbx: &Pbx) -> Self {
-        let name = channel.as_str();
+    /// By the first rule that matches: a trunk's prefix, a configured user, `came_in`, the look of an extension.
+    fn of(channel: &ChannelName, came_in: bool, pbx: &Pbx) -> Self {
         if channel.tech().eq_ignore_ascii_case("Message") {
             return Self::Message;
         }
-        if channel.tech().eq_ignore_ascii_case("Local") {
+        if channel.local_half().is_some() {
             return Self::Local;
         }
         if trunk(channel, pbx).is_some() {
             return Self::Outside;
         }
         let endpoint = channel.endpoint();
-        if pbx.users.iter().any(|user| user.channel == endpoint || user.channel == name) {
+        if pbx.users.iter().any(|user| user.channel == endpoint) {
             return Self::User;
         }
-        match endpoint.split_once('/') {
-            Some((_, device)) if pbx.extensions.is_match(device) => Self::User,
-            _ => Self::Outside,
+        let device = endpoint.split_once('/').map_or(endpoint, |(_, device)| device);
+        if !came_in && pbx.extensions.is_match(device) { Self::User } else { Self::Outside }
+    }
+
+    /// Both parties of a row. Tables without channels leave only the numbers to go by.
+    fn both(row: &CdrRow, pbx: &Pbx) -> (Self, Option<Self>) {
+        let cdr = &row.cdr;
+        let extension =
+            |number: &Option<Arc<str>>| number.as_deref().is_some_and(|n| pbx.extensions.is_match(n));
+        if cdr.channel.is_none() && cdr.dstchannel.is_none() {
+            return match (extension(&cdr.src), extension(&cdr.dst)) {
+                (true, true) => (Self::User, Some(Self::User)),
+                (true, false) => (Self::User, Some(Self::Outside)),
+                (false, _) => (Self::Outside, Some(Self::User)),
+            };
         }
+        let context = cdr.dcontext.as_deref();
+        let came_in = row.did.is_some()
+            || cdr.did.is_some()
+            || context.is_some_and(|context| pbx.inbound_contexts.iter().any(|known| known == context));
+        let a = cdr.channel.as_ref().map_or(Self::Outside, |name| Self::of(name, came_in, pbx));
+        (a, cdr.dstchannel.as_ref().map(|name| Self::of(name, false, pbx)))
     }
 }
 
@@ -69,9 +87,10 @@ impl<'a> Row<'a> {
         let read = |text: &Option<Arc<str>>, not_before: Option<Micros>| {
             zone::instant(text.as_deref()?, &pbx.timezone, not_before)
         };
-        let start = cdr.start_epoch.or_else(|| read(&cdr.start, born)).or(born)?;
-        let end = cdr.end_epoch.or_else(|| read(&cdr.end, Some(start)));
+        let start = set(cdr.start_epoch).or_else(|| read(&cdr.start, born)).or(born)?;
+        let end = set(cdr.end_epoch).or_else(|| read(&cdr.end, Some(start)));
         let lasted = plus(start, cdr.duration);
+        let (a, b) = Party::both(row, pbx);
         Some(Self {
             index,
             cdr,
@@ -81,8 +100,8 @@ impl<'a> Row<'a> {
             end: end
                 .filter(|end| end.0.abs_diff(lasted.0) <= 2 * Micros::SECOND.unsigned_abs())
                 .unwrap_or(lasted),
-            a: cdr.channel.as_ref().map_or(Party::Outside, |name| Party::of(name, pbx)),
-            b: cdr.dstchannel.as_ref().map(|name| Party::of(name, pbx)),
+            a,
+            b,
         })
     }
 
@@ -152,10 +171,14 @@ pub(super) enum Key<'a> {
     Row(usize),
 }
 
-/// The configured trunk that a channel belongs to; the longest prefix where several fit.
-pub(super) fn trunk<'p>(channel: &ChannelName, pbx: &'p Pbx) -> Option<&'p crate::config::Trunk> {
-    let fits = pbx.trunks.iter().filter(|trunk| channel.as_str().starts_with(trunk.channel.as_str()));
-    fits.max_by_key(|trunk| trunk.channel.len())
+/// The configured trunk that a channel belongs to.
+pub(super) fn trunk<'p>(channel: &ChannelName, pbx: &'p Pbx) -> Option<&'p Trunk> {
+    pbx.trunks.iter().find(|trunk| channel.as_str().starts_with(trunk.channel.as_str()))
+}
+
+/// Asterisk writes 0 for what never was.
+fn set(epoch: Option<Micros>) -> Option<Micros> {
+    epoch.filter(|epoch| epoch.0 > 0)
 }
 
 /// When party A's channel was made.
@@ -165,8 +188,8 @@ fn born(cdr: &Cdr) -> Option<Micros> {
 }
 
 fn answer(cdr: &Cdr, start: Micros) -> Option<Micros> {
-    if cdr.answer_epoch.is_some() {
-        return cdr.answer_epoch;
+    if let Some(answer) = set(cdr.answer_epoch) {
+        return Some(answer);
     }
     (cdr.disposition == Disposition::Answered).then(|| plus(start, cdr.duration.saturating_sub(cdr.billsec)))
 }

@@ -164,9 +164,8 @@ impl<'r, 'a> Group<'r, 'a> {
         for own in by(kept, |row| row.party()).into_values() {
             let mut runs: Vec<Vec<&'r Row<'a>>> = Vec::new();
             for row in own {
-                match runs.last_mut().and_then(|run| Some((*run.last()?, run))) {
-                    Some((last, _)) if copy(last, row) => dropped.push(row, DropReason::SameKey),
-                    Some((last, run)) if self.continues(last, row) => {
+                match runs.last_mut() {
+                    Some(run) if run.last().is_some_and(|last| self.continues(last, row)) => {
                         dropped.push(row, DropReason::Joined);
                         run.push(row);
                     }
@@ -225,11 +224,6 @@ fn by<'r, 'a>(
 fn in_order<'r, 'a>(mut rows: Vec<&'r Row<'a>>) -> Vec<&'r Row<'a>> {
     rows.sort_by(|x, y| x.order().cmp(&y.order()));
     rows
-}
-
-/// A copy of a record in progress, by ForkCDR.
-fn copy(last: &Row<'_>, row: &Row<'_>) -> bool {
-    last.start == row.start && last.cdr.dstchannel == row.cdr.dstchannel
 }
 
 fn pair(channel: Option<&ChannelName>) -> Option<&str> {

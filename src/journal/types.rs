@@ -190,6 +190,8 @@ pub struct DeadLetter {
     pub id: UpdateId,
     /// The whole call.
     pub call: CallKey,
+    /// It keeps the order of its call.
+    pub ordered: bool,
     /// What was to be sent.
     pub payload: Payload,
     /// Why it was given up.

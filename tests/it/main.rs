@@ -1,5 +1,14 @@
 //! The agent's one integration binary; each module says what it proves.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that meets what it did not expect has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets what it did not expect has failed"
+)]
 
 mod ami;
 mod config;
+mod lab;
+mod real_asterisk;
+mod scenarios;
+mod sip;
