@@ -152,7 +152,12 @@ fn dial_status(word: &[u8]) -> DialStatus {
 
 fn dtmf_end(own: Block<'_>) -> Option<EventKind> {
     let digit = decode(own.raw("Digit")?).chars().next()?;
-    Some(EventKind::DtmfEnd { channel: own.channel()?, digit, received: own.is("Direction", "Received") })
+    Some(EventKind::DtmfEnd {
+        channel: own.channel()?,
+        digit,
+        received: own.is("Direction", "Received"),
+        millis: own.number("DurationMs"),
+    })
 }
 
 fn blind_transfer(own: Block<'_>, transferer: Block<'_>, transferee: Block<'_>) -> Option<EventKind> {
