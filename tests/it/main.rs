@@ -1,1 +1,4 @@
+//! The agent's integration tests, one binary.
 
+mod expect;
+mod replay;
