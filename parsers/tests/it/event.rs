@@ -236,7 +236,7 @@ fn digits_are_read() {
     for (direction, received) in [("Received", true), ("Sent", false)] {
         assert_eq!(
             read("DTMFEnd", &[&own, &format!("Digit: #\nDurationMs: 160\nDirection: {direction}\n")]),
-            EventKind::DtmfEnd { channel: channel(1), digit: '#', received }
+            EventKind::DtmfEnd { channel: channel(1), digit: '#', received, millis: Some(160) }
         );
     }
 }
