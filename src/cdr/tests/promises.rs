@@ -111,9 +111,10 @@ proptest! {
 
     #[test]
     fn rows_that_come_twice_change_nothing(rows in prop::collection::vec(any_row(), 0..9), mode in mode()) {
+        // Rows with neither id nor channel cannot be told from another call's.
+        let named = |row: &CdrRow| row.cdr.uniqueid.is_some() || row.cdr.channel.is_some();
+        let rows: Vec<_> = rows.into_iter().filter(named).collect();
         let twice: Vec<_> = rows.iter().chain(&rows).cloned().collect();
-        let named = rows.iter().all(|row| row.cdr.uniqueid.is_some() || row.cdr.channel.is_some());
-        prop_assume!(named);
         prop_assert_eq!(fold(&group(rows), mode, &pbx()).parts, fold(&group(twice), mode, &pbx()).parts);
     }
 }
