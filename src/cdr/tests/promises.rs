@@ -285,7 +285,9 @@ fn a_trunk_that_is_named_like_an_extension_is_told_by_how_its_call_came_in() {
     context.cdr.dcontext = Some("from-trunk".into());
     let mut tracked = row(&text);
     tracked.did = Some("5551000".into());
-    for row in [context, tracked] {
+    let mut column = row(&text);
+    column.cdr.did = Some("5551000".into());
+    for row in [context, tracked, column] {
         assert_eq!(parts(vec![row]).0, [(0, "5551000".to_owned(), 3, false)]);
     }
 }
