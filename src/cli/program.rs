@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<Done, CliError> {
     match &cli.command {
         Command::Receive(args) => wait(receive::receive(args)),
-        Command::Number(args) => number::number(&configured(cli)?, args),
+        Command::Number(args) => number::number(&configured(cli)?.config, args),
     }
 }
 
