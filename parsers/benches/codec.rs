@@ -146,7 +146,7 @@ fn event(out: &mut String, kind: &str, at: u64) {
 
 fn channel(out: &mut String, prefix: &str, at: u64) {
     let call = at % 40;
-    let name = if call % 5 == 0 { "José Núñez" } else { "Ana O\\'Hara" };
+    let name = if call.is_multiple_of(5) { "José Núñez" } else { "Ana O\\'Hara" };
     for (key, value) in [
         ("Channel", format!("PJSIP/{}-{at:08x}", 1000 + call)),
         ("ChannelState", "6".to_owned()),
