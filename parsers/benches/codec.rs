@@ -1,8 +1,8 @@
 //! How fast bytes become events: `cargo bench -p parsers`.
 //!
 //! Two references run beside it: only finding empty lines, which is the limit, and borrowed key and value
-//! slices found by memchr, which is the goal's yardstick (the agent's path, `codec and events`, shall reach
-//! half of it). Each takes the stream in chunks of 64 KiB.
+//! slices found by memchr, which is the yardstick. `codec and events` is the agent's path: a read buffer in
+//! chunks of 64 KiB, messages, and typed events that own their texts.
 
 use std::fmt::Write as _;
 use std::hint::black_box;

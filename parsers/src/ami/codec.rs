@@ -226,6 +226,7 @@ impl Decoder for Codec {
         let frame = self.decode(src)?;
         if frame.is_none() {
             src.clear();
+            self.searched = 0;
         }
         Ok(frame)
     }
