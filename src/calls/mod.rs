@@ -1,11 +1,28 @@
 //! From channels to calls as people understand them. A pure state machine: time is passed in,
 //! nothing is awaited, nobody asks it anything; what it decides leaves as [`Step`].
+//!
+//! ```text
+//!            .--> channels: who is there, who dialled whom, who hears whom --> identity: one call
+//! Input --> tracker --> leg, ending, queue, transfer: what a user's part is --> Update
+//!            |--> cdr_group: rows until they are complete ------------------> CdrGroup
+//!            |--> sms ------------------------------------------------------> Update
+//!            '--> snapshot: what Asterisk holds, against what is known
+//! state: every object these rules know, and which changed -------------------> objects
+//! ```
 
 mod call;
+mod cdr_group;
+mod channels;
 mod direction;
+mod ending;
 mod identity;
 mod leg;
+mod queue;
+mod sms;
+mod snapshot;
+mod state;
 mod tracker;
+mod transfer;
 
 pub use call::{
     CallKey, CdrGroup, CdrRow, CdrSource, Context, Direction, EventName, LegState, LegUpdate, ObjectKey,

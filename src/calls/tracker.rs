@@ -1,11 +1,16 @@
-//! The tracker.
+//! The tracker: which rule each input goes to.
 
 use std::sync::Arc;
 
-use parsers::ami::{Bridge, Channel, Event};
+use parsers::ami::{Bridge, Channel, ChannelState, DialStatus, Event, EventKind};
 use parsers::{Micros, Uniqueid};
 
-use super::call::Step;
+use super::call::{CdrSource, Step};
+use super::direction::Who;
+use super::state::{CdrFeed, State, Timer};
+
+/// Deadlines worked off in one step at most, each of which leaves the set: more would be a loop.
+const MAX_DUE: usize = 1_000_000;
 
 /// What the tracker is fed.
 #[derive(Debug)]
@@ -20,7 +25,7 @@ pub enum Input<'a> {
     Tick,
 }
 
-/// What Asterisk holds right now (`asterisk.md` 4.2).
+/// What Asterisk holds right now.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// `CoreStartupDate` and `CoreStartupTime` as text: another text is another Asterisk run.
@@ -65,36 +70,252 @@ pub struct SnapshotEntry {
 
 /// Folds channels into calls.
 #[derive(Debug)]
-pub struct Tracker {}
+pub struct Tracker {
+    state: State,
+}
 
 impl Tracker {
     /// An empty tracker.
-    pub fn new(_config: &crate::config::Config) -> Self {
-        Self {}
+    pub fn new(config: &crate::config::Config) -> Self {
+        Self { state: State::new(Who::new(config)) }
     }
 
     /// The tracker as it stood: the open objects of the journal, as [`Step::objects`] wrote them.
     /// An object that cannot be read is left out and named in the list.
     pub fn restore(
         config: &crate::config::Config,
-        _objects: impl IntoIterator<Item = (super::ObjectKey, Vec<u8>)>,
-        _now: Micros,
+        objects: impl IntoIterator<Item = (super::ObjectKey, Vec<u8>)>,
+        now: Micros,
     ) -> (Self, Vec<String>) {
-        (Self::new(config), Vec::new())
+        let (state, faults) = State::restore(Who::new(config), objects, now);
+        (Self { state }, faults)
     }
 
     /// Takes one input and says what it led to.
-    pub fn handle(&mut self, _input: Input<'_>, _now: Micros) -> Step {
-        Step::default()
-    }
-
-    /// Where creates come from, once known.
-    pub fn cdr_source(&self) -> Option<super::CdrSource> {
-        None
+    pub fn handle(&mut self, input: Input<'_>, now: Micros) -> Step {
+        let state = &mut self.state;
+        state.now = now;
+        state.run_due();
+        state.at = match &input {
+            Input::Event(event) => event.at.unwrap_or(now),
+            Input::Snapshot(_) | Input::Lost | Input::Tick => now,
+        };
+        match input {
+            Input::Event(event) if event.privileged => state.event(&event.kind),
+            Input::Event(_) => state.out.skipped.push("event without a Privilege header"),
+            Input::Snapshot(snapshot) => state.snapshot(snapshot),
+            Input::Lost => state.lost(),
+            Input::Tick => {}
+        }
+        state.flush()
     }
 
     /// When [`Input::Tick`] is wanted next.
     pub fn deadline(&self) -> Option<Micros> {
-        None
+        self.state.deadline()
+    }
+
+    /// Where CDR rows come from now; `None` until the first answered call is over.
+    pub fn cdr_source(&self) -> Option<CdrSource> {
+        match self.state.meta().feed {
+            CdrFeed::Unknown => None,
+            CdrFeed::Events => Some(CdrSource::Events),
+            CdrFeed::Silent => Some(CdrSource::Tracker),
+        }
+    }
+
+    /// Channels, legs and calls that are held in memory.
+    pub fn size(&self) -> usize {
+        self.state.channels.len() + self.state.legs.len() + self.state.calls.len() + self.state.rows.len()
+    }
+}
+
+impl State {
+    /// Works off the deadlines that passed.
+    fn run_due(&mut self) {
+        self.at = self.now;
+        for _ in 0..MAX_DUE {
+            let Some(timer) = self.pop_due() else { return };
+            match timer {
+                Timer::Leg(key) => self.leg_due(&key),
+                Timer::Call(key) => self.call_due(&key),
+            }
+            self.rearm();
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rarer ones are matched in the next function")]
+    fn event(&mut self, kind: &EventKind) {
+        match kind {
+            EventKind::Newchannel(channel) => self.announce(channel),
+            EventKind::Newstate(channel) => {
+                if self.touch(channel) && channel.state == ChannelState::Ringing {
+                    self.rings(&channel.uniqueid);
+                }
+            }
+            EventKind::NewCallerid(channel) | EventKind::NewConnectedLine(channel) => {
+                self.touch(channel);
+            }
+            EventKind::Rename { uniqueid, newname } => {
+                self.channels.edit(uniqueid, |chan| chan.name = newname.clone());
+            }
+            EventKind::HangupRequest { channel, .. } => self.hangup_request(channel),
+            EventKind::SoftHangupRequest { channel, .. } => {
+                self.touch(channel);
+            }
+            EventKind::Hangup { channel, cause, cause_txt, .. } => {
+                if self.touch(channel) {
+                    self.hangup(&channel.uniqueid, *cause, cause_txt.as_ref());
+                }
+            }
+            EventKind::DialBegin(dial) => {
+                self.touch_both(dial);
+                self.dial_begin(dial);
+            }
+            EventKind::DialState(dial) => {
+                self.touch_both(dial);
+                if matches!(dial.status, Some(DialStatus::Ringing | DialStatus::Progress)) {
+                    self.rings(&dial.dest.uniqueid);
+                }
+            }
+            EventKind::DialEnd(dial) => {
+                self.touch_both(dial);
+                self.dial_end(dial);
+            }
+            EventKind::BridgeEnter { bridge, channel, swap } => {
+                if self.touch(channel) {
+                    self.enter(bridge, &channel.uniqueid, swap.as_ref());
+                    self.bridged(&channel.uniqueid, swap.as_ref());
+                }
+            }
+            EventKind::BridgeLeave { bridge, channel } => {
+                self.touch(channel);
+                let inside = self.channels.get(&channel.uniqueid).and_then(|chan| chan.bridge.clone());
+                if inside.is_some_and(|inside| inside == super::state::clip(&bridge.id)) {
+                    self.leave(&channel.uniqueid);
+                }
+            }
+            EventKind::BridgeMerge { to, from } => self.merge_bridges(to, from),
+            EventKind::Hold(channel) => {
+                self.touch(channel);
+                self.hold(&channel.uniqueid, true);
+            }
+            EventKind::Unhold(channel) => {
+                self.touch(channel);
+                self.hold(&channel.uniqueid, false);
+            }
+            EventKind::LocalBridge { one, two } => {
+                if self.touch(one) && self.touch(two) {
+                    self.join_halves(&one.uniqueid, &two.uniqueid);
+                }
+            }
+            EventKind::UserEvent { name, channel, headers } => {
+                if let Some(channel) = channel {
+                    self.touch(channel);
+                }
+                self.user_event(name, headers);
+            }
+            EventKind::ModemSms(sms) => self.modem_sms(sms),
+            EventKind::Cdr(cdr) => self.cdr_event(cdr),
+            _ => self.rarer_event(kind),
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "lists, life cycle and unknown events change no call")]
+    fn rarer_event(&mut self, kind: &EventKind) {
+        match kind {
+            // a digit of no length was played by an action, nobody pressed it
+            EventKind::DtmfEnd { channel, digit, received: true, millis } if *millis != Some(0) => {
+                self.touch(channel);
+                self.digit(&channel.uniqueid, *digit);
+            }
+            EventKind::BlindTransfer { success: true, transferer, extension, .. } => {
+                self.touch(transferer);
+                self.blind_transfer(&transferer.uniqueid, extension.as_ref());
+            }
+            EventKind::AttendedTransfer { success: true, orig, second, transferee, .. } => {
+                self.touch(orig);
+                self.touch(second);
+                self.attended_transfer(&orig.uniqueid, &second.uniqueid, transferee.as_ref());
+            }
+            EventKind::Pickup { picker, target } => {
+                self.touch(picker);
+                self.touch(target);
+                self.note_pickup(&picker.uniqueid, &target.uniqueid);
+            }
+            EventKind::ParkedCall(parked) => {
+                self.touch(&parked.parkee);
+                self.parked(parked);
+            }
+            EventKind::UnParkedCall(parked) => {
+                self.touch(&parked.parkee);
+                self.unparked(parked);
+            }
+            EventKind::ParkedCallTimeOut(parked) | EventKind::ParkedCallGiveUp(parked) => {
+                self.touch(&parked.parkee);
+            }
+            EventKind::ConfbridgeJoin { channel, conference } => {
+                self.touch(channel);
+                self.conference(&channel.uniqueid, conference);
+            }
+            EventKind::ConfbridgeLeave { channel, .. } => {
+                self.touch(channel);
+                self.conference_left(&channel.uniqueid);
+            }
+            EventKind::QueueCallerJoin(event) => {
+                self.touch_caller(event);
+                self.visit_begins(event);
+            }
+            EventKind::QueueCallerLeave(event) => {
+                self.touch_caller(event);
+                self.visit_left(event);
+            }
+            EventKind::QueueCallerAbandon(event) => {
+                self.touch_caller(event);
+                self.visit_abandoned(event);
+            }
+            EventKind::AgentConnect(event) => {
+                self.touch_caller(event);
+                self.visit_connects(event);
+            }
+            EventKind::AgentComplete(event) => {
+                self.touch_caller(event);
+                self.visit_completes(event);
+            }
+            EventKind::AgentCalled(event)
+            | EventKind::AgentRingNoAnswer(event)
+            | EventKind::AgentDump(event) => {
+                self.touch_caller(event);
+            }
+            _ => {}
+        }
+    }
+
+    fn touch_both(&mut self, dial: &parsers::ami::Dial) {
+        if let Some(caller) = &dial.caller {
+            self.touch(caller);
+        }
+        self.touch(&dial.dest);
+    }
+
+    fn touch_caller(&mut self, event: &parsers::ami::event::QueueEvent) {
+        if let Some(caller) = &event.caller {
+            self.touch(caller);
+        }
+        if let Some(dest) = &event.dest {
+            self.touch(dest);
+        }
+    }
+
+    /// HangupRequest: the first one of a channel says who ended it. After state Busy it is only the
+    /// echo of a refusal by the dialplan.
+    fn hangup_request(&mut self, channel: &Channel) {
+        if !self.touch(channel) || channel.state == ChannelState::Busy {
+            return;
+        }
+        let at = self.at;
+        self.channels.edit(&channel.uniqueid, |chan| {
+            chan.hangup_request.get_or_insert(at);
+        });
     }
 }

@@ -346,6 +346,9 @@ impl Writer {
     /// A generation is in the history, on disk: its dead letters and totals move to the head, then
     /// its files go.
     fn archived(&mut self, number: u64, result: Result<(), ArchiveFault>) {
+        if !self.book.generations.contains_key(&number) {
+            return;
+        }
         let folded = match result {
             Ok(()) => self.ready().and_then(|()| self.fold(number)),
             Err(ArchiveFault::Generation(fault)) => Err((number, fault)),

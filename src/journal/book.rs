@@ -79,6 +79,8 @@ pub(super) struct Generation {
     pub(super) sealed: bool,
     /// Its counters were read from itself, not from its summary.
     pub(super) exact: bool,
+    /// The head says that its summary there is behind.
+    pub(super) behind: bool,
     /// It is being copied into the history.
     pub(super) archiving: bool,
 }
@@ -95,6 +97,9 @@ pub(super) struct GenerationRoute {
 pub(super) struct Summary {
     pub(super) created: i64,
     pub(super) routes: Vec<(u16, Counters)>,
+    /// Something was settled since: the counters must be read from the generation itself.
+    #[serde(default)]
+    pub(super) behind: bool,
 }
 
 impl Default for RouteTable {
@@ -159,7 +164,7 @@ impl Generation {
 
     pub(super) fn summary(&self) -> Summary {
         let routes = (0u16..).zip(&self.routes).map(|(number, route)| (number, route.counters)).collect();
-        Summary { created: self.created, routes }
+        Summary { created: self.created, routes, behind: self.behind }
     }
 }
 
@@ -285,8 +290,26 @@ impl Book {
         self.generations.entry(generation).or_default().route(route)
     }
 
-    /// Writes what the group changed in counters and in the head's place.
+    /// Writes the summary of a sealed generation into the head.
+    pub(super) fn summarize(&mut self, staged: &mut Staged, number: u64, behind: bool) {
+        let Some(generation) = self.generations.get_mut(&number) else { return };
+        generation.behind = behind;
+        if let Ok(json) = serde_json::to_vec(&generation.summary()) {
+            staged.put(self.head, key::summary(number), &json);
+        }
+    }
+
+    /// Writes what the group changed in counters and in the head's place, and that the summaries of
+    /// sealed generations it touches are behind.
     pub(super) fn close_group(&mut self, staged: &mut Staged) {
+        let head = self.head;
+        let touched: Vec<u64> = staged.counted.iter().map(|(generation, _)| *generation).collect();
+        for number in touched {
+            let known = self.generations.get(&number);
+            if number != head && known.is_some_and(|generation| !generation.behind) {
+                self.summarize(staged, number, true);
+            }
+        }
         for (generation, route) in std::mem::take(&mut staged.counted) {
             let counters = self.generations.entry(generation).or_default().counters(route);
             staged.put(generation, key::route(key::COUNTERS, route), &format::encode_counters(&counters));

@@ -29,14 +29,14 @@
 //!
 //! | key | payload |
 //! |---|---|
-//! | `a` name | what the generation is about: `pbx`, `next` ([`Next`]), `ready` |
+//! | `a` name | what the generation is about: `pbx`; `next`: [`Next`]; `ready`: it became the head; `sealed`: it has a successor |
 //! | `r` route:2 | the route's name; a route keeps its number in all generations |
 //! | `n` name | a note |
 //! | `o` length:1 name part:2 | part of an open object: parts in all, 2 bytes; then its bytes |
 //! | `k` call | JSON: the last delivery of an open call on each route, its sequence |
 //! | `v` call_id:8 | a live leg: `@` start:8, see `L`; or its last update as JSON when that is of an older generation |
 //! | `y` route:2 reason | count, 8 bytes: left out on purpose |
-//! | `g` number:8 | JSON: a sealed generation's summary. An older directory without one is done with |
+//! | `g` number:8 | JSON: a sealed generation's summary: counters, and whether they are behind. An older directory without one is done with |
 //! | `Q` route:2 | the counters of generations that are gone |
 //! | `q` route:2 | the counters of this generation |
 //! | `c` call | the call's number in this generation, 8 bytes |

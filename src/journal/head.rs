@@ -55,7 +55,7 @@ pub(super) fn load(pool: &Pool, quarantine: &Path) -> Result<Loaded, Fault> {
         }
         on_disk.pop();
     }
-    let Some((mut book, pbx)) = found else {
+    let Some(Read { mut book, pbx, sealed }) = found else {
         let book = Book { head: highest, ..Book::default() };
         return Ok(Loaded { book, pbx: None, quarantined, needs_head: true });
     };
@@ -65,13 +65,43 @@ pub(super) fn load(pool: &Pool, quarantine: &Path) -> Result<Loaded, Fault> {
         }
     }
     book.generations.retain(|number, _| pool.path(*number).is_dir());
-    let needs_head = !quarantined.is_empty();
+    list(pool, &book);
+    // a sealed generation had a successor, which is lost now or was at an earlier start
+    let needs_head = sealed || !quarantined.is_empty();
     if needs_head {
         // what this one knew of open calls is older than what was lost
         book.objects.clear();
         book.live.clear();
     }
+    quarantined.extend(count_anew(pool, &mut book, quarantine, needs_head)?);
+    list(pool, &book);
     Ok(Loaded { book, pbx, quarantined, needs_head })
+}
+
+/// Reads the counters of generations whose summary is behind, or of all. One that cannot be read is
+/// put aside.
+fn count_anew(
+    pool: &Pool,
+    book: &mut Book,
+    quarantine: &Path,
+    all: bool,
+) -> Result<Vec<(PathBuf, String)>, Fault> {
+    let mut quarantined = Vec::new();
+    for (number, generation) in &mut book.generations {
+        if generation.exact || !(all || generation.behind) {
+            continue;
+        }
+        match pool.get(*number).and_then(|store| read_counters(&store, generation)) {
+            Ok(()) => {}
+            Err(Fault::Damaged(why)) => {
+                pool.close(*number);
+                quarantined.push((put_aside(pool, *number, quarantine)?, why));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    book.generations.retain(|number, _| pool.path(*number).is_dir());
+    Ok(quarantined)
 }
 
 /// Makes a new head: everything that must outlive the old one is in it, on disk, before anything
@@ -117,7 +147,8 @@ fn fill(
         let json = serde_json::to_vec(chain).map_err(|error| Fault::Io(error.to_string()))?;
         copy.put(key::of_call(key::CHAIN, call), &json)?;
     }
-    for (generation, known) in &book.generations {
+    for (generation, known) in &mut book.generations {
+        known.behind = false;
         let json = serde_json::to_vec(&known.summary()).map_err(|error| Fault::Io(error.to_string()))?;
         copy.put(key::summary(*generation), &json)?;
     }
@@ -147,9 +178,28 @@ fn fill(
     book.head = number;
     book.next = next;
     book.calls.clear();
-    pool.list(book.generations.iter().map(|(number, known)| (*number, known.created)).collect());
+    list(pool, book);
     pool.insert(number, store);
+    if let Some(old) = old
+        && let Err(fault) = mark_sealed(old)
+    {
+        tracing::warn!(why = fault.why(), "cannot mark a generation as sealed");
+    }
     Ok(())
+}
+
+/// Says in a generation that it has a successor.
+fn mark_sealed(old: &Store) -> Result<(), Fault> {
+    let mut batch = sled::Batch::default();
+    let key = key::about("sealed");
+    let record = format::seal(&key, &[]);
+    batch.insert(key, record);
+    old.apply(batch)?;
+    old.sync()
+}
+
+fn list(pool: &Pool, book: &Book) {
+    pool.list(book.generations.iter().map(|(number, known)| (*number, known.created)).collect());
 }
 
 /// The last update of a live leg, as the head has it.
@@ -246,7 +296,7 @@ fn numbers(directory: &Path) -> Result<Vec<u64>, Fault> {
 }
 
 /// Reads one generation as the head; none when it never was one.
-fn read(pool: &Pool, number: u64) -> Result<Option<(Book, Option<String>)>, Fault> {
+fn read(pool: &Pool, number: u64) -> Result<Option<Read>, Fault> {
     let store = pool.get(number)?;
     match store.get(&key::about("ready"))? {
         Some(Ok(_)) => {}
@@ -266,12 +316,23 @@ fn read(pool: &Pool, number: u64) -> Result<Option<(Book, Option<String>)>, Faul
     read_counters(&store, &mut own)?;
     read_state(&store, &mut book)?;
     book.generations.insert(number, own);
-    pool.list(book.generations.iter().map(|(number, known)| (*number, known.created)).collect());
-    Ok(Some((book, pbx)))
+    let sealed = store.contains(&key::about("sealed"))?;
+    Ok(Some(Read { book, pbx, sealed }))
 }
 
+/// A generation read as the head.
+struct Read {
+    book: Book,
+    pbx: Option<String>,
+    /// It has, or had, a successor.
+    sealed: bool,
+}
+
+/// What to do with a state record: its key and its payload.
+type Visit<'a> = &'a mut dyn FnMut(&mut Book, &[u8], Vec<u8>);
+
 fn read_state(store: &Store, book: &mut Book) -> Result<(), Fault> {
-    let mut each = |prefix: u8, visit: &mut dyn FnMut(&mut Book, &[u8], Vec<u8>)| {
+    let mut each = |prefix: u8, visit: Visit<'_>| {
         store.scan(&[prefix], |key, payload: Checked| {
             match payload {
                 Ok(payload) => visit(book, key, payload),
@@ -323,7 +384,8 @@ fn read_state(store: &Store, book: &mut Book) -> Result<(), Fault> {
 }
 
 fn sealed(summary: Summary) -> Generation {
-    let mut generation = Generation { created: summary.created, sealed: true, ..Generation::default() };
+    let Summary { created, behind, .. } = summary;
+    let mut generation = Generation { created, behind, sealed: true, ..Generation::default() };
     for (route, counters) in summary.routes {
         generation.route(route).counters = counters;
     }

@@ -48,6 +48,8 @@ pub(super) fn open(options: JournalOptions) -> Result<(Opened, Recovered), Journ
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(io_error(&path))?;
     }
     same_owner(&directory)?;
+    sync_directory(&directory)
+        .map_err(|fault| JournalError::Io { path: directory.clone(), why: fault.why().to_owned() })?;
     let lock = lock(&directory)?;
     check_format(&directory).map_err(io_error(&directory.join("format")))??;
 

@@ -5,14 +5,11 @@ use std::collections::HashMap;
 use parsers::Micros;
 
 use super::book::Book;
-use super::encode::{Entry, PreparedEntry, StoredEntry, StoredOutcome, cut};
+use super::encode::{Entry, PreparedEntry, StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{Damaged, Pending, decode_before, encode_before, key, kind};
 use super::staged::Staged;
 use super::types::{DeadLetter, DeliveryKey, RouteId, Settlement};
-
-/// Reasons and answers longer than this are cut.
-const ANSWER_CAP: usize = 1024;
 
 /// What workers hold now; it dies with the process.
 pub(super) type Leases = HashMap<DeliveryKey, Lease>;
@@ -74,9 +71,9 @@ pub(super) fn settle(
                     call: stored.entry.call,
                     ordered: stored.entry.ordered,
                     payload: stored.entry.payload,
-                    why: cut(why, ANSWER_CAP).to_owned(),
+                    why: why.clone(),
                     status: *status,
-                    answer: cut(answer, ANSWER_CAP).to_owned(),
+                    answer: answer.clone(),
                     attempts: state.attempts,
                     accepted: Micros(stored.accepted),
                     died: now,

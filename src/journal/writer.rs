@@ -3,7 +3,7 @@
 //! again, and nobody who was not answered yet is told that his data is safe.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -128,6 +128,9 @@ impl Writer {
         let _ = self.history.send(Job::Stop);
         if let Some(historian) = self.historian.take() {
             let _ = historian.join();
+        }
+        if self.fault.is_none() {
+            self.summarize_all();
         }
         self.shared.pool.close_all();
         drop(self.lock);
@@ -258,7 +261,8 @@ impl Writer {
         }
     }
 
-    /// Writes what is staged: sealed generations first, the head last; each is flushed and synced.
+    /// Writes what is staged, each generation flushed and synced; the head first, because it says
+    /// which summaries are behind.
     pub(super) fn write(&mut self, staged: &mut Staged) -> Result<(), (u64, Fault)> {
         self.book.close_group(staged);
         if staged.is_empty() {
@@ -268,6 +272,7 @@ impl Writer {
         let stores: BTreeMap<u64, _> = staged.take();
         let opened = stores
             .into_iter()
+            .rev()
             .map(|(generation, batch)| Ok((generation, self.store(generation)?, batch)))
             .collect::<Result<Vec<_>, (u64, Fault)>>()?;
         {
@@ -277,7 +282,6 @@ impl Writer {
             }
         }
         self.backoff = BACKOFF.0;
-        self.strikes.clear();
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let slot = usize::try_from(self.commits % TIMES as u64).unwrap_or(0);
         match self.times.get_mut(slot) {
@@ -407,7 +411,7 @@ impl Writer {
         self.strikes.remove(&generation);
     }
 
-    fn was_put_aside(&mut self, path: &PathBuf, why: &str) {
+    fn was_put_aside(&mut self, path: &Path, why: &str) {
         self.quarantined += 1;
         tracing::error!(path = %path.display(), why, "a damaged part of the journal was put aside");
     }
@@ -478,6 +482,19 @@ impl Writer {
                 generation.archiving = true;
                 let _ = self.history.send(Job::Archive(number));
             }
+        }
+    }
+
+    /// Brings the summaries up to date, so that the next start need not open the generations.
+    fn summarize_all(&mut self) {
+        let behind = self.book.generations.iter().filter(|(_, generation)| generation.behind);
+        let behind: Vec<u64> = behind.map(|(number, _)| *number).collect();
+        let mut staged = Staged::default();
+        for number in behind {
+            self.book.summarize(&mut staged, number, false);
+        }
+        if let Err((_, fault)) = self.write(&mut staged) {
+            tracing::warn!(why = fault.why(), "cannot write the summaries; the next start reads more");
         }
     }
 

@@ -1,6 +1,7 @@
 //! One task a route: takes what is due, sends it, settles it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -38,7 +39,6 @@ const VERIFY_LONGEST_WAIT: i64 = 300;
 const UNREADABLE_ALARM: u64 = 3;
 
 /// Runs one route until told to stop.
-#[derive(Debug)]
 pub struct Worker {
     route: RouteId,
     pbx: String,
@@ -56,6 +56,12 @@ type Flights = FuturesUnordered<Pin<Box<dyn Future<Output = Step> + Send>>>;
 enum Step {
     Answered(Box<(Delivery, Attempt, Outcome)>),
     Settled(DeliveryKey),
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("route", &self.route).finish_non_exhaustive()
+    }
 }
 
 impl Worker {

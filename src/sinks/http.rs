@@ -11,7 +11,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::OnceCell;
-use url::Host as UrlHost;
+use url::{Host as UrlHost, Position};
 
 use super::address::{self, Host, Refusal};
 use super::tls::{TlsSettings, client_config};
@@ -97,6 +97,23 @@ impl Http {
             (Some(host), None) => host.to_owned(),
             (None, _) => String::new(),
         }
+    }
+
+    /// Takes out what a receiver or an error may repeat of the URL and the configured headers.
+    pub fn redact(&self, text: &str) -> String {
+        let delivery = &self.settings.delivery;
+        let url = &delivery.url;
+        let mut text = text.replace(url.as_str(), "[url]");
+        let path = &url[Position::BeforePath..];
+        if path.len() > 1 {
+            text = text.replace(path, "[url]");
+        }
+        for value in delivery.headers.iter().map(|(_, value)| value.expose_secret()) {
+            if !value.is_empty() {
+                text = text.replace(value, "[header]");
+            }
+        }
+        text
     }
 
     /// Makes one exchange. The whole of it, the answer's body included, ends within the timeout.

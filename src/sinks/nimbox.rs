@@ -106,7 +106,7 @@ impl NimboxSink {
 
     /// Whatever a receiver or an error repeats of our secrets stays here.
     fn redact(&self, text: &str) -> String {
-        let mut text = text.to_owned();
+        let mut text = self.http.redact(text);
         let password = self.credentials.as_ref().map(|(_, password)| password.expose_secret());
         for (secret, shown) in [(Some(self.token.expose_secret()), "[token]"), (password, "[password]")] {
             let Some(secret) = secret.filter(|secret| !secret.is_empty()) else { continue };

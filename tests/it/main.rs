@@ -8,7 +8,11 @@
 
 mod ami;
 mod config;
+mod expect;
 mod lab;
 mod real_asterisk;
+mod receiver;
+mod replay;
 mod scenarios;
+mod sinks;
 mod sip;

@@ -206,8 +206,12 @@ fn dial_status(word: Cow<'_, str>) -> DialStatus {
 }
 
 fn dtmf_end(own: Block<'_>) -> Option<EventKind> {
-    let digit = own.get("Digit")?.chars().next()?;
-    Some(EventKind::DtmfEnd { channel: own.channel()?, digit, received: own.is("Direction", "Received") })
+    Some(EventKind::DtmfEnd {
+        channel: own.channel()?,
+        digit: own.get("Digit")?.chars().next()?,
+        received: own.is("Direction", "Received"),
+        millis: own.number("DurationMs"),
+    })
 }
 
 fn blind_transfer(own: Block<'_>, transferer: Block<'_>, transferee: Block<'_>) -> Option<EventKind> {

@@ -259,6 +259,8 @@ pub enum EventKind {
         digit: char,
         /** `Direction: Received`. */
         received: bool,
+        /** `DurationMs`; 0 for a digit that an action played, not a key. */
+        millis: Option<u32>,
     },
     /// REFER, feature code or AMI.
     BlindTransfer {

@@ -111,9 +111,10 @@ proptest! {
 
     #[test]
     fn rows_that_come_twice_change_nothing(rows in prop::collection::vec(any_row(), 0..9), mode in mode()) {
+        // Rows with neither id nor channel cannot be told from another call's.
+        let named = |row: &CdrRow| row.cdr.uniqueid.is_some() || row.cdr.channel.is_some();
+        let rows: Vec<_> = rows.into_iter().filter(named).collect();
         let twice: Vec<_> = rows.iter().chain(&rows).cloned().collect();
-        let named = rows.iter().all(|row| row.cdr.uniqueid.is_some() || row.cdr.channel.is_some());
-        prop_assume!(named);
         prop_assert_eq!(fold(&group(rows), mode, &pbx()).parts, fold(&group(twice), mode, &pbx()).parts);
     }
 }
@@ -284,7 +285,9 @@ fn a_trunk_that_is_named_like_an_extension_is_told_by_how_its_call_came_in() {
     context.cdr.dcontext = Some("from-trunk".into());
     let mut tracked = row(&text);
     tracked.did = Some("5551000".into());
-    for row in [context, tracked] {
+    let mut column = row(&text);
+    column.cdr.did = Some("5551000".into());
+    for row in [context, tracked, column] {
         assert_eq!(parts(vec![row]).0, [(0, "5551000".to_owned(), 3, false)]);
     }
 }

@@ -1,0 +1,9 @@
+//! Bytes and values, both ways.
+
+mod action;
+mod codec;
+mod event;
+mod ident;
+mod message;
+mod probes;
+mod wire;

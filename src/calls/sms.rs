@@ -1,0 +1,144 @@
+//! Texts received: the `CallpostSMS` user event (text in base64, because `UserEvent()` splits at
+//! commas and raw CRLF would forge events) and those of GSM modems.
+
+use std::sync::Arc;
+
+use parsers::ami::event::ModemSms;
+
+use super::call::{CallKey, SmsUpdate, Update, UpdateBody};
+use super::identity::{hash_id, src_hash, update_id};
+use super::state::State;
+
+/// The user event's name.
+const CONVENTION: &str = "CallpostSMS";
+/// Characters kept of a text; the longest SMS of 255 parts has 39015.
+const MAX_SMS: usize = 8192;
+
+impl State {
+    /// UserEvent: only the convention is a text; raw `Text:` fields are not believed.
+    pub(super) fn user_event(&mut self, name: &str, headers: &[(Arc<str>, Arc<str>)]) {
+        if name != CONVENTION {
+            return;
+        }
+        let get = |key: &str| {
+            let found = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
+            found.map_or("", |(_, value)| &**value)
+        };
+        let Some(text) = decode_base64(get("TextB64")) else {
+            self.out.skipped.push("CallpostSMS whose TextB64 is not base64");
+            return;
+        };
+        let (from, to) = (user_part(get("From")).to_owned(), user_part(get("To")).to_owned());
+        self.text(from, to, String::from_utf8_lossy(&text).into_owned());
+    }
+
+    /// A modem's text; the receiver is the modem's own number.
+    pub(super) fn modem_sms(&mut self, sms: &ModemSms) {
+        let own = self.who.sms.devices.iter().find(|(device, _)| *device == *sms.device);
+        let to = own.map(|(_, number)| number.clone()).unwrap_or_default();
+        self.text(sms.from.to_string(), to, sms.text.clone());
+    }
+
+    fn text(&mut self, from: String, to: String, text: String) {
+        let text: String = text.chars().take(MAX_SMS).collect();
+        let (from, to): (String, String) = (from.chars().take(128).collect(), to.chars().take(128).collect());
+        let pbx = self.who.pbx.name.clone();
+        let when = self.at.0.to_string();
+        let parts = [&*pbx, "sms", &when, &from, &to, &text];
+        let (_, hex) = hash_id(&parts);
+        let key = CallKey(src_hash(&pbx, &parts.join("\0")));
+        self.out.calls.push(key.clone());
+        self.out.updates.push(Update {
+            id: update_id(&pbx, &hex, 0),
+            call: key.clone(),
+            at: self.at,
+            body: UpdateBody::Sms(SmsUpdate {
+                customer_id: self.who.sms.customer_id,
+                user_id: self.who.user_id(&to),
+                from,
+                to,
+                text,
+            }),
+        });
+        self.out.ended.push(key);
+    }
+}
+
+/// The user of `"Name" <sip:1001@host>`, `pjsip:1002@host` or a plain number.
+fn user_part(address: &str) -> &str {
+    let inner = match (address.rfind('<'), address.rfind('>')) {
+        (Some(open), Some(close)) if open < close => address.get(open + 1..close).unwrap_or_default(),
+        _ => address,
+    };
+    let inner = inner.trim();
+    let user = inner.split_once(':').map_or(inner, |(_, user)| user);
+    user.split(['@', ';']).next().unwrap_or_default()
+}
+
+/// RFC 4648 section 4, with or without padding; white space is skipped.
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text.trim_end_matches('=').bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
+    for group in digits.chunks(4) {
+        let mut bits: u32 = 0;
+        for digit in group {
+            bits = bits << 6 | u32::from(base64_value(*digit)?);
+        }
+        bits <<= 6 * (4 - group.len());
+        let [_, a, b, c] = bits.to_be_bytes();
+        match group.len() {
+            4 => bytes.extend([a, b, c]),
+            3 => bytes.extend([a, b]),
+            2 => bytes.push(a),
+            _ => return None,
+        }
+    }
+    Some(bytes)
+}
+
+fn base64_value(digit: u8) -> Option<u8> {
+    match digit {
+        b'A'..=b'Z' => Some(digit - b'A'),
+        b'a'..=b'z' => Some(digit - b'a' + 26),
+        b'0'..=b'9' => Some(digit - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_read_as_rfc_4648_section_10_has_it() {
+        for (text, plain) in [
+            ("", ""),
+            ("Zg==", "f"),
+            ("Zm8=", "fo"),
+            ("Zm9v", "foo"),
+            ("Zm9vYg==", "foob"),
+            ("Zm9vYmE=", "fooba"),
+            ("Zm9vYmFy", "foobar"),
+            ("Zm9vYmE", "fooba"),
+        ] {
+            assert_eq!(decode_base64(text).as_deref(), Some(plain.as_bytes()), "{text}");
+        }
+        assert_eq!(decode_base64("Zm9vY"), None);
+        assert_eq!(decode_base64("hola, mundo"), None);
+    }
+
+    #[test]
+    fn the_user_part_is_found_in_every_form_of_address() {
+        for (address, user) in [
+            ("<sip:1001@127.0.0.1>", "1001"),
+            ("\"Ana\" <sip:1001@host;transport=udp>", "1001"),
+            ("pjsip:1002@127.0.0.1", "1002"),
+            ("584141234567", "584141234567"),
+            ("", ""),
+        ] {
+            assert_eq!(user_part(address), user, "{address}");
+        }
+    }
+}
