@@ -31,7 +31,9 @@ pub(super) async fn capture(config: &Config, args: &args::Capture) -> Result<Don
     let saved = save(ami, &args.file, stop).await;
     watcher.abort();
     let events = saved.map_err(|error| match error {
-        CaptureError::Ami(error) => CliError::failed(format!("failed to read events: {error}"), "see `callpost check`"),
+        CaptureError::Ami(error) => {
+            CliError::failed(format!("failed to read events: {error}"), "see `callpost check`")
+        }
         CaptureError::File { .. } => {
             CliError::failed(format!("failed to write {error}"), "name a file that does not exist yet")
         }
@@ -40,12 +42,17 @@ pub(super) async fn capture(config: &Config, args: &args::Capture) -> Result<Don
     if out.json() {
         out.value(&Saved { file: &file, events })?;
     } else {
-        out.line(format!("{events} events in {file}; they hold phone numbers and names, so mind who gets it"))?;
+        out.line(format!(
+            "{events} events in {file}; they hold phone numbers and names, so mind who gets it"
+        ))?;
     }
     Ok(Done::All)
 }
 
 /// No `[ami]`.
 pub(super) fn unconfigured() -> CliError {
-    CliError::usage("no [ami] is configured", "write it into a file in conf.d; packaging/callpost.toml explains it")
+    CliError::usage(
+        "no [ami] is configured",
+        "write it into a file in conf.d; packaging/callpost.toml explains it",
+    )
 }

@@ -81,17 +81,14 @@ enum Frame<'a> {
 }
 
 pub(super) async fn demo(args: &args::Demo) -> Result<Done, CliError> {
-    let setup = Setup {
-        directory: args.directory.clone(),
-        to: args.to.clone(),
-        keep: args.keep,
-        speed: args.speed,
-    };
+    let setup =
+        Setup { directory: args.directory.clone(), to: args.to.clone(), keep: args.keep, speed: args.speed };
     let mut out = Out::new(args.output.json);
     let words = Words::of_locale();
     let mut show = Show { lines: Lines::new(jiff::tz::TimeZone::system()), words, keep: args.keep };
     let summary = {
-        let mut tell = |news: News<'_>| if out.json() { value(&mut out, &news) } else { show.news(&mut out, news) };
+        let mut tell =
+            |news: News<'_>| if out.json() { value(&mut out, &news) } else { show.news(&mut out, news) };
         run(setup, &mut tell).await.map_err(explained)?
     };
     if out.json() {
@@ -105,11 +102,19 @@ pub(super) async fn demo(args: &args::Demo) -> Result<Done, CliError> {
 fn explained(error: DemoError) -> CliError {
     match error {
         DemoError::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => CliError::Output(error),
-        DemoError::Io(error) => CliError::failed(format!("failed to run the demo: {error}"), "see the directory's owner and free space"),
+        DemoError::Io(error) => CliError::failed(
+            format!("failed to run the demo: {error}"),
+            "see the directory's owner and free space",
+        ),
         DemoError::Config(faults) => CliError::Config(faults),
-        DemoError::Start(error) => CliError::failed(format!("failed to start the agent: {error}"), "give another --directory, or none"),
+        DemoError::Start(error) => CliError::failed(
+            format!("failed to start the agent: {error}"),
+            "give another --directory, or none",
+        ),
         DemoError::Journal(error) => CliError::failed(error.to_string(), "see the directory's free space"),
-        DemoError::NoLogin | DemoError::Ended => CliError::failed(error.to_string(), "run it with -v and report what it says"),
+        DemoError::NoLogin | DemoError::Ended => {
+            CliError::failed(error.to_string(), "run it with -v and report what it says")
+        }
     }
 }
 
@@ -178,7 +183,12 @@ impl Show {
         };
         out.line(format!(
             "\n{} {}, {} {} → {} webhooks, {} creates: {}, {}",
-            summary.calls, words.calls, summary.events, words.events, summary.webhooks, summary.creates,
+            summary.calls,
+            words.calls,
+            summary.events,
+            words.events,
+            summary.webhooks,
+            summary.creates,
             verdict(summary.lost, words.lost),
             verdict(wrong, words.wrong),
         ))?;

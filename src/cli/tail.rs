@@ -23,7 +23,7 @@ pub(super) async fn tail(config: &Config, args: &args::Tail) -> Result<Done, Cli
         broken.is_none()
     });
     tokio::select! {
-        ended = tail => ended.map_err(super::status::unanswered)?,
+        ended = tail => ended?,
         () = asked_to_stop() => {}
     }
     match broken {

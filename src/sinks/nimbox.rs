@@ -50,6 +50,12 @@ impl NimboxSink {
         self.http.host()
     }
 
+    /// Whether anybody answers there: a HEAD request to the service, without its token.
+    pub async fn probe(&self) -> Outcome {
+        let exchange = self.http.exchange(|client| client.head(self.create.clone())).await;
+        classify(Kind::Webhook, exchange, |text| self.redact(text))
+    }
+
     /// Creates one call; the strings go out as they are, percent-encoded.
     pub async fn create(
         &self,

@@ -43,6 +43,12 @@ impl WebhookSink {
         self.http.host()
     }
 
+    /// Whether anybody answers there: a HEAD request, which brings nothing.
+    pub async fn probe(&self) -> Outcome {
+        let exchange = self.http.exchange(|client| client.head(self.url.clone())).await;
+        classify(Kind::Webhook, exchange, |text| text.to_owned())
+    }
+
     /// Posts one body. The id is the same at every attempt; the timestamp is the attempt's.
     /// `sequence` rises within a call; a test event has none.
     pub async fn post(&self, id: &UpdateId, sequence: Option<u64>, body: &str) -> Outcome {
