@@ -5,12 +5,17 @@
 //! ```
 //! Everything moves left to right; see `ARCHITECTURE.md`.
 
+pub mod agent;
 pub mod ami;
 pub mod api;
 pub mod calls;
 pub mod cdr;
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod ingest;
 pub mod journal;
+pub mod receiver;
 pub mod routes;
 pub mod sinks;
+pub mod systemd;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `callpost` program.
+
+fn main() -> std::process::ExitCode {
+    callpost::cli::main()
+}

@@ -24,10 +24,14 @@ fn benches(c: &mut Criterion) {
         let mut group = c.benchmark_group(*name);
         group.sample_size(20);
         group.throughput(Throughput::ElementsAndBytes { elements: events, bytes: stream.len() as u64 });
-        group.bench_function(BenchmarkId::from_parameter("empty lines only"), |b| b.iter(|| empty_lines(stream)));
+        group.bench_function(BenchmarkId::from_parameter("empty lines only"), |b| {
+            b.iter(|| empty_lines(stream))
+        });
         group.bench_function(BenchmarkId::from_parameter("borrowed slices"), |b| b.iter(|| slices(stream)));
         group.bench_function(BenchmarkId::from_parameter("codec"), |b| b.iter(|| codec(stream, false)));
-        group.bench_function(BenchmarkId::from_parameter("codec and events"), |b| b.iter(|| codec(stream, true)));
+        group.bench_function(BenchmarkId::from_parameter("codec and events"), |b| {
+            b.iter(|| codec(stream, true))
+        });
         group.finish();
     }
 }
@@ -114,7 +118,12 @@ fn event(out: &mut String, kind: &str, at: u64) {
         "Cdr" => "cdr",
         _ => "call",
     };
-    let _ = write!(out, "Event: {kind}\r\nPrivilege: {class},all\r\nTimestamp: {}.{:06}\r\n", 1_795_252_767 + at / 50, at % 1_000_000);
+    let _ = write!(
+        out,
+        "Event: {kind}\r\nPrivilege: {class},all\r\nTimestamp: {}.{:06}\r\n",
+        1_795_252_767 + at / 50,
+        at % 1_000_000
+    );
     if kind != "Cdr" {
         channel(out, "", at);
     }

@@ -1,1 +1,13 @@
-//! The connection to Asterisk: it reads, answers nothing, waits for nobody.
+//! The connection to Asterisk: logs in, reads faster than Asterisk writes, asks what it holds after
+//! every login, comes back after every loss. Hands [`Feed`] on and waits for nobody.
+
+mod capture;
+mod connection;
+mod error;
+mod probe;
+mod session;
+
+pub use capture::{CaptureError, capture};
+pub use error::AmiError;
+pub use probe::{Finding, ProbeReport, probe};
+pub use session::{AmiHealth, Feed, FeedReceiver, Hub, feed};

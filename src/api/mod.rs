@@ -1,1 +1,9 @@
-//! What a running agent answers: to the commands on a Unix socket.
+//! What a running agent answers: to the commands, on a Unix socket (`api.socket`).
+
+mod client;
+mod server;
+mod types;
+
+pub use client::{Client, ClientError};
+pub use server::{ApiError, serve};
+pub use types::{AgentStatus, RouteView, View};

@@ -1,9 +1,40 @@
 //! The hinge: what is not here is not sent, what is here is not lost. The only place that knows
 //! sled. One writer thread; generations; group commit with our own fdatasync; history by day.
+//!
+//! ```text
+//!            store (the handle)
+//!              | command, prepared by encode        | job
+//!              v                                    v
+//!            writer --(settled generation)------> history
+//!     stages in book, outbox                      archive, lookup, seek
+//!     answers from schedule
+//!              |                                    |
+//!              '-------> pool, engine (sled) <------'
+//! ```
+//! The format on disk is written down in `format`; how a head is read and made, in `head`.
 
+mod answer;
+mod archive;
+mod book;
+mod command;
+mod encode;
+mod engine;
 mod format;
+mod head;
+mod history;
+mod lookup;
+mod open;
+mod outbox;
+mod pool;
+mod schedule;
+mod seek;
+mod shared;
+mod staged;
 mod store;
+#[cfg(test)]
+mod tests;
 mod types;
+mod writer;
 
 pub use store::Journal;
 pub use types::{

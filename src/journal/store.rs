@@ -1,16 +1,33 @@
 //! The journal's handle.
 
+use std::sync::Arc;
+
 use parsers::Micros;
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
+use super::command::{Command, Reply};
+use super::encode::{NAME_CAP, capped, prepare};
+use super::history::Job;
+use super::open;
+use super::shared::Shared;
 use super::types::{
-    Batch, Delivery, DeliveryKey, HistoryFilter, JournalError, JournalOptions, JournalStatus, LegRecord,
-    Recovered, RouteId, Settlement, Trace,
+    Batch, DeadLetter, Delivery, DeliveryKey, HistoryFilter, JournalError, JournalOptions, JournalStatus,
+    LegRecord, Recovered, RouteId, Settlement, Trace,
 };
-use crate::calls::CallKey;
+use crate::calls::{CallKey, Update};
 
-/// A handle on the one writer thread; cheap to clone.
+/// Questions about the past that may wait at once.
+const QUESTIONS: usize = 16;
+
+/// A handle on the one writer thread; cheap to clone. When the last one is gone the thread syncs
+/// and ends.
 #[derive(Clone, Debug)]
-pub struct Journal {}
+pub struct Journal {
+    commands: mpsc::Sender<Command>,
+    jobs: std::sync::mpsc::Sender<Job>,
+    questions: Arc<Semaphore>,
+    shared: Arc<Shared>,
+}
 
 impl Journal {
     /// Opens or makes the journal and starts its thread. Blocking.
@@ -18,8 +35,10 @@ impl Journal {
     /// # Errors
     /// When it is in use, belongs to another user or PBX, or the directory cannot be written.
     /// A damaged generation is no error: it is put aside and named in [`Recovered`].
-    pub fn open(_options: JournalOptions) -> Result<(Self, Recovered), JournalError> {
-        Ok((Self {}, Recovered::default()))
+    pub fn open(options: JournalOptions) -> Result<(Self, Recovered), JournalError> {
+        let (opened, recovered) = open::open(options)?;
+        let open::Opened { shared, commands, jobs } = opened;
+        Ok((Self { commands, jobs, questions: Arc::new(Semaphore::new(QUESTIONS)), shared }, recovered))
     }
 
     /// Appends one batch; returns once it is on disk. Batches become durable in the order of the
@@ -28,8 +47,9 @@ impl Journal {
     /// # Errors
     /// When it is not on disk: nothing of it counts, and the tracker must be rebuilt from
     /// [`Journal::objects`].
-    pub async fn append(&self, _batch: Batch) -> Result<(), JournalError> {
-        Err(JournalError::Closed)
+    pub async fn append(&self, batch: Batch) -> Result<(), JournalError> {
+        let batch = Box::new(prepare(batch)?);
+        self.ask(|reply| Command::Append(batch, reply)).await
     }
 
     /// The open objects as they stand on disk.
@@ -37,7 +57,7 @@ impl Journal {
     /// # Errors
     /// When the store cannot be read.
     pub async fn objects(&self) -> Result<Vec<(crate::calls::ObjectKey, Vec<u8>)>, JournalError> {
-        Err(JournalError::Closed)
+        self.ask(Command::Objects).await
     }
 
     /// Up to `limit` deliveries of this route that are due, oldest first, each leased to the
@@ -47,60 +67,108 @@ impl Journal {
     /// When the store cannot be read.
     pub async fn due(
         &self,
-        _route: &RouteId,
-        _now: Micros,
-        _limit: usize,
+        route: &RouteId,
+        now: Micros,
+        limit: usize,
     ) -> Result<(Vec<Delivery>, Option<Micros>), JournalError> {
-        Err(JournalError::Closed)
+        let route = route.clone();
+        self.ask(|reply| Command::Due { route, now, limit, reply }).await
     }
 
     /// Waits until something new may be due on this route: an append, or a settlement that frees
     /// the next delivery of a call. May wake for nothing.
-    pub async fn wait_for_work(&self, _route: &RouteId) {}
+    pub async fn wait_for_work(&self, route: &RouteId) {
+        let waker = self.shared.waker(route);
+        waker.notified().await;
+    }
 
-    /// Ends a lease. Returns once it is on disk.
+    /// Ends a lease. Returns once it is on disk. A delivery that is not leased is left as it is.
     ///
     /// # Errors
-    /// When it is not on disk; the delivery may then be made again after a restart.
+    /// When it is not on disk: the lease stands, so settle it again, or the delivery is made again
+    /// after a restart.
     pub async fn settle(
         &self,
-        _key: DeliveryKey,
-        _settlement: Settlement,
-        _now: Micros,
+        key: DeliveryKey,
+        settlement: Settlement,
+        now: Micros,
     ) -> Result<(), JournalError> {
-        Err(JournalError::Closed)
+        self.ask(|reply| Command::Settle(key, settlement, now, reply)).await
     }
 
     /// Small values that routes keep across restarts (verified URLs, breaker state), by name.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn note(&self, _name: &str) -> Result<Option<Vec<u8>>, JournalError> {
-        Err(JournalError::Closed)
+    pub async fn note(&self, name: &str) -> Result<Option<Vec<u8>>, JournalError> {
+        let name = note_name(name)?;
+        self.ask(|reply| Command::Note(name, reply)).await
     }
 
     /// Keeps such a value; `None` removes it.
     ///
     /// # Errors
     /// When it is not on disk.
-    pub async fn set_note(&self, _name: &str, _value: Option<Vec<u8>>) -> Result<(), JournalError> {
-        Err(JournalError::Closed)
+    pub async fn set_note(&self, name: &str, value: Option<Vec<u8>>) -> Result<(), JournalError> {
+        let name = note_name(name)?;
+        let value = value.map(capped).transpose()?;
+        self.ask(|reply| Command::SetNote(name, value, reply)).await
     }
 
     /// Legs, live or past, newest first.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn legs(&self, _filter: HistoryFilter) -> Result<Vec<LegRecord>, JournalError> {
-        Err(JournalError::Closed)
+    pub async fn legs(&self, filter: HistoryFilter) -> Result<Vec<LegRecord>, JournalError> {
+        self.ask_history(|reply| Job::Legs(filter, reply)).await
     }
 
     /// All that is known of one call.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn trace(&self, _call: &CallKey) -> Result<Trace, JournalError> {
-        Err(JournalError::Closed)
+    pub async fn trace(&self, call: &CallKey) -> Result<Trace, JournalError> {
+        let call = call.clone();
+        self.ask_history(|reply| Job::Trace(call, reply)).await
+    }
+
+    /// Dead letters, of one route or of all, at most so many.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn dead(&self, route: Option<&RouteId>, limit: usize) -> Result<Vec<DeadLetter>, JournalError> {
+        let route = route.cloned();
+        self.ask(|reply| Command::Dead { route, limit, reply }).await
+    }
+
+    /// Makes deliveries of dead letters again, with their old ids, behind whatever their calls have
+    /// waiting. Answers how many there were.
+    ///
+    /// # Errors
+    /// When it is not on disk; some may have been put back.
+    pub async fn dead_retry(&self, keys: Vec<DeliveryKey>, now: Micros) -> Result<u64, JournalError> {
+        self.ask(|reply| Command::DeadRetry { keys, now, reply }).await
+    }
+
+    /// Drops dead letters for good. Answers how many there were.
+    ///
+    /// # Errors
+    /// When it is not on disk; some may have been dropped.
+    pub async fn dead_drop(&self, keys: Vec<DeliveryKey>) -> Result<u64, JournalError> {
+        self.ask(|reply| Command::DeadDrop { keys, reply }).await
+    }
+
+    /// Updates as they become durable, a group at a time. Who listens too slowly misses some.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Vec<Update>>> {
+        self.shared.updates.subscribe()
+    }
+
+    /// Passes through the writer thread and back, also while the disk is full: for the watchdog.
+    ///
+    /// # Errors
+    /// When the writer has stopped.
+    pub async fn round_trip(&self) -> Result<(), JournalError> {
+        self.ask(Command::RoundTrip).await
     }
 
     /// How it stands.
@@ -108,9 +176,29 @@ impl Journal {
     /// # Errors
     /// When the writer has stopped.
     pub async fn status(&self) -> Result<JournalStatus, JournalError> {
-        Err(JournalError::Closed)
+        self.ask(Command::Status).await
     }
 
-    /// Syncs and stops the thread; later calls answer `Closed`.
-    pub async fn close(&self) {}
+    /// Ends the threads once what waits is on disk; later calls answer `Closed`.
+    pub async fn close(&self) {
+        // closed already is closed
+        let _ = self.ask(Command::Close).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, JournalError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| JournalError::Closed)?;
+        answer.await.map_err(|_| JournalError::Closed)?
+    }
+
+    async fn ask_history<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, JournalError> {
+        let _turn = self.questions.acquire().await.map_err(|_| JournalError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(job(reply)).map_err(|_| JournalError::Closed)?;
+        answer.await.map_err(|_| JournalError::Closed)?
+    }
+}
+
+fn note_name(name: &str) -> Result<String, JournalError> {
+    if name.len() > NAME_CAP { Err(JournalError::TooLarge(name.len())) } else { Ok(name.to_owned()) }
 }

@@ -33,6 +33,18 @@ pub struct Batch {
     pub skipped: Vec<(RouteId, String)>,
 }
 
+impl Batch {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.records() == 0 && self.ended.is_empty() && self.skipped.is_empty()
+    }
+
+    /// Records it will make, about.
+    pub fn records(&self) -> usize {
+        self.messages.len() + self.updates.len() + self.cdrs.len() + self.outbox.len() + self.objects.len()
+    }
+}
+
 /// One AMI message in the traces of its calls.
 #[derive(Clone, Debug)]
 pub struct Traced {
@@ -178,6 +190,8 @@ pub struct DeadLetter {
     pub id: UpdateId,
     /// The whole call.
     pub call: CallKey,
+    /// It keeps the order of its call.
+    pub ordered: bool,
     /// What was to be sent.
     pub payload: Payload,
     /// Why it was given up.

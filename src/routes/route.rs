@@ -1,13 +1,19 @@
 //! What a route wants of an update or a CDR group, rendered once into what will be sent.
 
+use std::sync::Arc;
+
+use super::creates::Creates;
+use super::retry::Policy;
 use crate::calls::{CdrGroup, Update};
-use crate::config::Config;
-use crate::journal::{Outgoing, RouteId};
+use crate::cdr::fold;
+use crate::config::{self, Config, Pbx};
+use crate::journal::{Outgoing, Payload, RouteId};
+use crate::sinks::{NimboxSink, Sink, WebhookSink, render};
 
 /// Every configured route.
 #[derive(Debug, Default)]
 pub struct Routes {
-    /// In the order of the configuration.
+    /// In the order of the configuration: NiMbox first, then webhooks.
     pub routes: Vec<Route>,
 }
 
@@ -16,21 +22,120 @@ pub struct Routes {
 pub struct Route {
     /// Its name.
     pub id: RouteId,
+    pbx: Arc<Pbx>,
+    kind: RouteKind,
+}
+
+#[derive(Debug)]
+enum RouteKind {
+    Nimbox(Box<(config::Nimbox, Creates)>),
+    Webhook(Box<config::Webhook>),
 }
 
 impl Routes {
     /// From the configuration; disabled sinks make no route.
-    pub fn new(_config: &Config) -> Self {
-        Self::default()
+    pub fn new(config: &Config) -> Self {
+        let pbx = Arc::new(config.pbx.clone());
+        let nimbox = config.nimbox.iter().filter(|n| n.delivery.enabled).map(|n| {
+            let creates = Creates::new(n, &config.numbers, &config.recordings, &pbx);
+            (&n.name, RouteKind::Nimbox(Box::new((n.clone(), creates))))
+        });
+        let webhooks = config
+            .webhooks
+            .iter()
+            .filter(|w| w.delivery.enabled)
+            .map(|w| (&w.name, RouteKind::Webhook(Box::new(w.clone()))));
+        let routes = nimbox
+            .chain(webhooks)
+            .map(|(name, kind)| Route { id: RouteId(name.as_str().into()), pbx: Arc::clone(&pbx), kind })
+            .collect();
+        Self { routes }
     }
 
     /// One entry for each route that wants this update.
-    pub fn select(&self, _update: &Update) -> Vec<Outgoing> {
-        Vec::new()
+    pub fn select(&self, update: &Update) -> Vec<Outgoing> {
+        self.routes.iter().filter_map(|route| route.select(update)).collect()
     }
 
     /// The creates of a complete CDR group for each NiMbox route, and what was left out and why.
-    pub fn creates(&self, _group: &CdrGroup) -> (Vec<Outgoing>, Vec<(RouteId, String)>) {
-        (Vec::new(), Vec::new())
+    pub fn creates(&self, group: &CdrGroup) -> (Vec<Outgoing>, Vec<(RouteId, String)>) {
+        let mut outgoing = Vec::new();
+        let mut skipped = Vec::new();
+        for route in &self.routes {
+            let RouteKind::Nimbox(nimbox) = &route.kind else { continue };
+            let folded = fold(group, nimbox.0.mode, &route.pbx);
+            let made = nimbox.1.make(&group.call, &folded.parts);
+            outgoing.extend(made.creates.into_iter().map(|(id, payload)| Outgoing {
+                route: route.id.clone(),
+                id,
+                call: group.call.clone(),
+                ordered: false,
+                payload,
+            }));
+            let dropped = folded.dropped.iter().map(|(_, why)| why.text());
+            skipped.extend(dropped.chain(made.skipped).map(|why| (route.id.clone(), why.to_owned())));
+        }
+        (outgoing, skipped)
+    }
+}
+
+impl Route {
+    /// `nimbox` or `webhook`.
+    pub fn kind(&self) -> &'static str {
+        match &self.kind {
+            RouteKind::Nimbox(_) => "nimbox",
+            RouteKind::Webhook(_) => "webhook",
+        }
+    }
+
+    /// Where to, without secrets: scheme, host and port.
+    pub fn to(&self) -> String {
+        self.delivery().url.origin().ascii_serialization()
+    }
+
+    /// The sink that this route delivers to; nothing is connected yet.
+    pub fn sink(&self) -> Sink {
+        match &self.kind {
+            RouteKind::Nimbox(nimbox) => Sink::Nimbox(Box::new(NimboxSink::new(&nimbox.0))),
+            RouteKind::Webhook(webhook) => Sink::Webhook(Box::new(WebhookSink::new(webhook))),
+        }
+    }
+
+    /// How patiently it delivers.
+    pub fn policy(&self) -> Policy {
+        let delivery = self.delivery();
+        Policy {
+            retry_for: delivery.retry_for,
+            concurrency: delivery.concurrency.max(1),
+            rate: delivery.rate,
+            zone: self.pbx.timezone.clone(),
+        }
+    }
+
+    /// The URL that must answer a test event before anything is delivered to it.
+    pub fn must_verify(&self) -> Option<&url::Url> {
+        match &self.kind {
+            RouteKind::Webhook(webhook) if webhook.verify => Some(&webhook.delivery.url),
+            RouteKind::Webhook(_) | RouteKind::Nimbox(_) => None,
+        }
+    }
+
+    fn delivery(&self) -> &config::Delivery {
+        match &self.kind {
+            RouteKind::Nimbox(nimbox) => &nimbox.0.delivery,
+            RouteKind::Webhook(webhook) => &webhook.delivery,
+        }
+    }
+
+    fn select(&self, update: &Update) -> Option<Outgoing> {
+        let RouteKind::Webhook(webhook) = &self.kind else { return None };
+        let (event, body) = render(webhook, update)?;
+        Some(Outgoing {
+            route: self.id.clone(),
+            id: update.id.clone(),
+            call: update.call.clone(),
+            ordered: true,
+            payload: Payload::Webhook { event: event.to_owned(), body },
+        })
     }
 }

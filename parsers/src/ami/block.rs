@@ -14,52 +14,69 @@ use crate::ident::{CallerId, ChannelName, Linkedid, Uniqueid};
 #[derive(Clone, Copy)]
 pub(super) struct Block<'a> {
     message: &'a Message,
+    /// The whole message as text, if it is UTF-8: so that not each value has to be looked at.
+    utf8: Option<&'a str>,
     prefix: &'static str,
 }
 
 impl<'a> Block<'a> {
-    /// `Dest`, `Transferer`, `LocalOne` and so on; empty for the event's own channel.
-    pub(super) const fn new(message: &'a Message, prefix: &'static str) -> Self {
-        Self { message, prefix }
+    /// The event's own headers.
+    pub(super) fn own(message: &'a Message) -> Self {
+        Self { message, utf8: std::str::from_utf8(message.as_bytes()).ok(), prefix: "" }
+    }
+
+    /// Another party's: `Dest`, `Transferer`, `LocalOne` and so on.
+    pub(super) const fn of(self, prefix: &'static str) -> Self {
+        Self { prefix, ..self }
+    }
+
+    /// Every value of a key, as text.
+    pub(super) fn all(self, key: &str) -> impl Iterator<Item = Cow<'a, str>> {
+        self.message.find(self.prefix, key).map(move |header| {
+            match self.utf8.and_then(|all| all.get(header.value())) {
+                Some(value) => Cow::Borrowed(value),
+                None => decode(&self.message.as_bytes()[header.value()]),
+            }
+        })
     }
 
     /// The value; `None` when there is none, or an empty one.
-    pub(super) fn raw(self, key: &str) -> Option<&'a [u8]> {
-        self.message.find(self.prefix, key).filter(|value| !value.is_empty())
+    pub(super) fn get(self, key: &str) -> Option<Cow<'a, str>> {
+        self.all(key).next().filter(|value| !value.is_empty())
     }
 
-    /// The value as text, as it stands.
+    /// The value as text that others keep.
     pub(super) fn text(self, key: &str) -> Option<Arc<str>> {
-        self.raw(key).map(shared)
+        self.get(key).map(Arc::from)
     }
 
     /// A number; `None` where it is none.
     pub(super) fn number<T: FromStr>(self, key: &str) -> Option<T> {
-        std::str::from_utf8(self.raw(key)?).ok()?.trim().parse().ok()
+        self.get(key)?.trim().parse().ok()
     }
 
     /// Whether the value is this word, in any case.
     pub(super) fn is(self, key: &str, word: &str) -> bool {
-        self.raw(key).is_some_and(|value| value.eq_ignore_ascii_case(word.as_bytes()))
+        self.get(key).is_some_and(|value| value.eq_ignore_ascii_case(word))
     }
 
     /// The value, unless it stands for one that is missing.
-    fn known(self, key: &str) -> Option<&'a [u8]> {
-        self.raw(key).filter(|value| *value != b"<unknown>")
+    fn known(self, key: &str) -> Option<Cow<'a, str>> {
+        self.get(key).filter(|value| value != "<unknown>")
     }
 
     /// A channel's id.
     pub(super) fn uniqueid(self, key: &str) -> Option<Uniqueid> {
-        self.known(key).map(|id| Uniqueid::new(shared(id)))
+        self.known(key).map(|id| Uniqueid::new(Arc::from(id)))
     }
 
     /// The channel block; `None` without `Channel` or `Uniqueid`.
     pub(super) fn channel(self) -> Option<Channel> {
-        let id = shared(self.known("Uniqueid")?);
-        let name = ChannelName::new(shared(self.known("Channel")?));
+        let id = Arc::from(self.known("Uniqueid")?);
+        let name = ChannelName::new(Arc::from(self.known("Channel")?));
         Some(Channel {
             name,
-            state: state(self.raw("ChannelState")),
+            state: state(self.get("ChannelState").as_deref()),
             caller: self.party("CallerIDNum", "CallerIDName"),
             connected: self.party("ConnectedLineNum", "ConnectedLineName"),
             accountcode: self.text("AccountCode"),
@@ -74,23 +91,19 @@ impl<'a> Block<'a> {
     /// The linkedid, most often the uniqueid over again.
     fn linkedid(self, uniqueid: &Arc<str>) -> Linkedid {
         match self.known("Linkedid") {
-            Some(id) if id != uniqueid.as_bytes() => Linkedid::new(shared(id)),
+            Some(id) if id != **uniqueid => Linkedid::new(Arc::from(id)),
             _ => Linkedid::new(Arc::clone(uniqueid)),
         }
     }
 
     /// A number and a name of the channel block, where only the name is escaped.
     fn party(self, num: &str, name: &str) -> CallerId {
-        let name = self.known(name).map(|name| Arc::from(unescape(decode(name))));
-        CallerId { num: self.known(num).map(shared), name }
+        CallerId { num: self.known(num).map(Arc::from), name: self.known(name).map(unescape).map(Arc::from) }
     }
 
     /// `ChanVariable: name=value`, escaped.
     fn channel_variables(self) -> Vec<(Arc<str>, Arc<str>)> {
-        self.message
-            .find_all(self.prefix, "ChanVariable")
-            .filter_map(|value| variable(&unescape(decode(value))))
-            .collect()
+        self.all("ChanVariable").filter_map(|value| variable(&unescape(value))).collect()
     }
 
     /// The bridge block; `None` without `BridgeUniqueid`.
@@ -106,27 +119,19 @@ pub(super) fn variable(text: &str) -> Option<(Arc<str>, Arc<str>)> {
     Some((name.into(), value.into()))
 }
 
-/// Text that others keep.
-pub(super) fn shared(raw: &[u8]) -> Arc<str> {
-    match decode(raw) {
-        Cow::Borrowed(text) => text.into(),
-        Cow::Owned(text) => text.into(),
-    }
-}
-
 /// `ChannelState`, one digit.
-fn state(raw: Option<&[u8]>) -> ChannelState {
-    match raw {
-        Some(b"0") => ChannelState::Down,
-        Some(b"1") => ChannelState::Reserved,
-        Some(b"2") => ChannelState::OffHook,
-        Some(b"3") => ChannelState::Dialing,
-        Some(b"4") => ChannelState::Ring,
-        Some(b"5") => ChannelState::Ringing,
-        Some(b"6") => ChannelState::Up,
-        Some(b"7") => ChannelState::Busy,
-        Some(b"8") => ChannelState::DialingOffHook,
-        Some(b"9") => ChannelState::PreRing,
+fn state(digit: Option<&str>) -> ChannelState {
+    match digit {
+        Some("0") => ChannelState::Down,
+        Some("1") => ChannelState::Reserved,
+        Some("2") => ChannelState::OffHook,
+        Some("3") => ChannelState::Dialing,
+        Some("4") => ChannelState::Ring,
+        Some("5") => ChannelState::Ringing,
+        Some("6") => ChannelState::Up,
+        Some("7") => ChannelState::Busy,
+        Some("8") => ChannelState::DialingOffHook,
+        Some("9") => ChannelState::PreRing,
         _ => ChannelState::Unknown,
     }
 }

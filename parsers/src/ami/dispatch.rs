@@ -1,14 +1,15 @@
 //! From a message to a typed event: one match on the event's name, one small reader a kind.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::block::{Block, shared, variable};
+use super::block::{Block, variable};
 use super::event::{ModemSms, Parked, QueueEvent};
 use super::text::decode;
-use super::{Channel, Dial, DialStatus, Event, EventKind, Kind, Message, grammar};
+use super::{Channel, Dial, DialStatus, Event, EventKind, Message, grammar};
 use crate::cdr::{Cdr, Disposition};
 use crate::ident::{ChannelName, Linkedid, Micros};
 
@@ -16,27 +17,81 @@ impl Event {
     /// Reads a message that begins with `Event:`; `None` for any other. An event that lacks what
     /// its kind needs is `Other`.
     pub fn parse(message: &Message) -> Option<Self> {
-        if message.kind() != Kind::Event {
+        let (key, name) = message.headers().next()?;
+        if !key.eq_ignore_ascii_case(b"Event") {
             return None;
         }
-        let own = Block::new(message, "");
+        let head = head(message);
+        let (action_id, kind) = if is_other(name, message) {
+            (None, None)
+        } else {
+            let own = Block::own(message);
+            (own.text("ActionID"), kind(name, message, own))
+        };
+        let kind = kind.unwrap_or_else(|| EventKind::Other(Arc::from(decode(name))));
         Some(Self {
-            at: own.raw("Timestamp").and_then(micros),
-            privileged: message
-                .headers()
-                .nth(1)
-                .is_some_and(|(key, _)| key.eq_ignore_ascii_case(b"Privilege")),
-            action_id: own.text("ActionID"),
-            system_name: own.text("SystemName"),
-            kind: kind(message, own).unwrap_or_else(|| EventKind::Other(shared(message.raw_name()))),
+            at: head.at,
+            privileged: head.privileged,
+            action_id,
+            system_name: head.system_name,
+            kind,
         })
     }
 }
 
+/// What `main/manager.c` itself writes, before what the event's maker adds.
+#[derive(Default)]
+struct Head {
+    at: Option<Micros>,
+    privileged: bool,
+    system_name: Option<Arc<str>>,
+}
+
+fn head(message: &Message) -> Head {
+    let mut head = Head::default();
+    for (nth, (key, value)) in message.headers().enumerate().skip(1) {
+        match key {
+            b"Privilege" if nth == 1 => head.privileged = true,
+            b"Timestamp" => head.at = Micros::parse(&decode(value)),
+            b"SystemName" => {
+                head.system_name = Some(Arc::from(decode(value))).filter(|name: &Arc<str>| !name.is_empty())
+            }
+            // with debug=on
+            b"SequenceNumber" | b"File" | b"Line" | b"Func" => {}
+            _ => break,
+        }
+    }
+    head
+}
+
+/// Events that come often, say nothing about calls and are no list's item: not worth finding their headers.
+fn is_other(name: &[u8], message: &Message) -> bool {
+    let noise = matches!(
+        name,
+        b"VarSet"
+            | b"Newexten"
+            | b"TestEvent"
+            | b"CEL"
+            | b"RTCPSent"
+            | b"RTCPReceived"
+            | b"DTMFBegin"
+            | b"DeviceStateChange"
+            | b"ExtensionStatus"
+            | b"PresenceStateChange"
+            | b"ContactStatus"
+            | b"PeerStatus"
+            | b"QueueMemberStatus"
+            | b"MusicOnHoldStart"
+            | b"MusicOnHoldStop"
+            | b"BridgeCreate"
+    );
+    noise && message.headers().nth(1).is_some_and(|(key, _)| key == b"Privilege")
+}
+
 /// What happened; `None` for a name that is not ours, and when the kind's needs are not met.
-fn kind(message: &Message, own: Block<'_>) -> Option<EventKind> {
-    let of = |prefix| Block::new(message, prefix);
-    Some(match message.raw_name() {
+fn kind(name: &[u8], message: &Message, own: Block<'_>) -> Option<EventKind> {
+    let of = |prefix| own.of(prefix);
+    Some(match name {
         b"Newchannel" => EventKind::Newchannel(own.channel()?),
         b"Newstate" => EventKind::Newstate(own.channel()?),
         b"NewCallerid" => EventKind::NewCallerid(own.channel()?),
@@ -65,15 +120,15 @@ fn kind(message: &Message, own: Block<'_>) -> Option<EventKind> {
         b"Unhold" => EventKind::Unhold(own.channel()?),
         b"DTMFEnd" => dtmf_end(own)?,
         b"BlindTransfer" => blind_transfer(own, of("Transferer"), of("Transferee"))?,
-        b"AttendedTransfer" => attended_transfer(message, own)?,
+        b"AttendedTransfer" => attended_transfer(own)?,
         b"Pickup" => EventKind::Pickup { picker: own.channel()?, target: of("Target").channel()? },
         b"LocalBridge" => {
             EventKind::LocalBridge { one: of("LocalOne").channel()?, two: of("LocalTwo").channel()? }
         }
-        b"ParkedCall" => EventKind::ParkedCall(parked(message)?),
-        b"ParkedCallTimeOut" => EventKind::ParkedCallTimeOut(parked(message)?),
-        b"ParkedCallGiveUp" => EventKind::ParkedCallGiveUp(parked(message)?),
-        b"UnParkedCall" => EventKind::UnParkedCall(parked(message)?),
+        b"ParkedCall" => EventKind::ParkedCall(parked(own)?),
+        b"ParkedCallTimeOut" => EventKind::ParkedCallTimeOut(parked(own)?),
+        b"ParkedCallGiveUp" => EventKind::ParkedCallGiveUp(parked(own)?),
+        b"UnParkedCall" => EventKind::UnParkedCall(parked(own)?),
         b"ConfbridgeJoin" => {
             EventKind::ConfbridgeJoin { channel: own.channel()?, conference: own.text("Conference")? }
         }
@@ -102,7 +157,7 @@ fn kind(message: &Message, own: Block<'_>) -> Option<EventKind> {
         b"Shutdown" => EventKind::Shutdown { restart: own.is("Restart", "True") },
         b"Reload" => EventKind::Reload { module: own.text("Module") },
         b"CoreShowChannel" => core_show_channel(own)?,
-        b"Status" => status(message, own)?,
+        b"Status" => status(own)?,
         b"BridgeListItem" => EventKind::BridgeListItem(own.bridge()?),
         b"QueueEntry" => EventKind::QueueEntry {
             queue: own.text("Queue")?,
@@ -130,28 +185,28 @@ fn dial(own: Block<'_>, dest: Block<'_>) -> Option<Dial> {
         caller: own.channel(),
         dest: dest.channel()?,
         dial_string: own.text("DialString"),
-        status: own.raw("DialStatus").map(dial_status),
+        status: own.get("DialStatus").map(dial_status),
         forward: own.text("Forward"),
     })
 }
 
-fn dial_status(word: &[u8]) -> DialStatus {
-    match word {
-        b"ANSWER" => DialStatus::Answer,
-        b"BUSY" => DialStatus::Busy,
-        b"CANCEL" => DialStatus::Cancel,
-        b"CHANUNAVAIL" => DialStatus::ChanUnavail,
-        b"CONGESTION" => DialStatus::Congestion,
-        b"NOANSWER" => DialStatus::NoAnswer,
-        b"RINGING" => DialStatus::Ringing,
-        b"PROGRESS" => DialStatus::Progress,
-        b"PROCEEDING" => DialStatus::Proceeding,
-        other => DialStatus::Other(shared(other)),
+fn dial_status(word: Cow<'_, str>) -> DialStatus {
+    match &*word {
+        "ANSWER" => DialStatus::Answer,
+        "BUSY" => DialStatus::Busy,
+        "CANCEL" => DialStatus::Cancel,
+        "CHANUNAVAIL" => DialStatus::ChanUnavail,
+        "CONGESTION" => DialStatus::Congestion,
+        "NOANSWER" => DialStatus::NoAnswer,
+        "RINGING" => DialStatus::Ringing,
+        "PROGRESS" => DialStatus::Progress,
+        "PROCEEDING" => DialStatus::Proceeding,
+        _ => DialStatus::Other(Arc::from(word)),
     }
 }
 
 fn dtmf_end(own: Block<'_>) -> Option<EventKind> {
-    let digit = decode(own.raw("Digit")?).chars().next()?;
+    let digit = own.get("Digit")?.chars().next()?;
     Some(EventKind::DtmfEnd {
         channel: own.channel()?,
         digit,
@@ -170,8 +225,8 @@ fn blind_transfer(own: Block<'_>, transferer: Block<'_>, transferee: Block<'_>) 
     })
 }
 
-fn attended_transfer(message: &Message, own: Block<'_>) -> Option<EventKind> {
-    let channel = |prefix| Block::new(message, prefix).channel();
+fn attended_transfer(own: Block<'_>) -> Option<EventKind> {
+    let channel = |prefix| own.of(prefix).channel();
     Some(EventKind::AttendedTransfer {
         success: own.is("Result", "Success"),
         orig: channel("OrigTransferer")?,
@@ -182,11 +237,10 @@ fn attended_transfer(message: &Message, own: Block<'_>) -> Option<EventKind> {
     })
 }
 
-fn parked(message: &Message) -> Option<Parked> {
-    let own = Block::new(message, "");
+fn parked(own: Block<'_>) -> Option<Parked> {
     Some(Parked {
-        parkee: Block::new(message, "Parkee").channel()?,
-        retriever: Block::new(message, "Retriever").channel(),
+        parkee: own.of("Parkee").channel()?,
+        retriever: own.of("Retriever").channel(),
         parker: own.text("ParkerDialString"),
         space: own.text("ParkingSpace"),
     })
@@ -244,7 +298,7 @@ fn cdr(own: Block<'_>) -> Option<Cdr> {
         end_epoch: epoch(own, "EndEpoch"),
         duration: own.number("Duration").unwrap_or(0),
         billsec: own.number("BillableSeconds").unwrap_or(0),
-        disposition: Disposition::parse(&decode(own.raw("Disposition").unwrap_or_default())),
+        disposition: Disposition::parse(&own.get("Disposition").unwrap_or_default()),
         did: own.text("DID"),
         recordingfile: own.text("RecordingFile"),
         accountcode: own.text("AccountCode"),
@@ -255,11 +309,7 @@ fn cdr(own: Block<'_>) -> Option<Cdr> {
 
 /// `CDR(answer,u)` and its like: `0.000000` where it never happened.
 fn epoch(own: Block<'_>, key: &str) -> Option<Micros> {
-    own.raw(key).and_then(micros).filter(|time| time.0 != 0)
-}
-
-fn micros(raw: &[u8]) -> Option<Micros> {
-    Micros::parse(std::str::from_utf8(raw).ok()?)
+    Micros::parse(&own.get(key)?).filter(|time| time.0 != 0)
 }
 
 /// The speaker's headers are those after `UserEvent`; the channel's stand before.
@@ -267,9 +317,9 @@ fn user_event(message: &Message, own: Block<'_>) -> Option<EventKind> {
     let mut headers = message.headers();
     let (_, name) = headers.find(|(key, _)| key.eq_ignore_ascii_case(b"UserEvent"))?;
     Some(EventKind::UserEvent {
-        name: shared(name),
+        name: Arc::from(decode(name)),
         channel: own.channel(),
-        headers: headers.map(|(key, value)| (shared(key), shared(value))).collect(),
+        headers: headers.map(|(key, value)| (decode(key).into(), decode(value).into())).collect(),
     })
 }
 
@@ -283,7 +333,7 @@ fn sms_of_lines(message: &Message, own: Block<'_>) -> Option<ModemSms> {
 
 /// `Message` in base64; the event is [`EventKind::Other`] where it is not.
 fn sms_of_base64(own: Block<'_>) -> Option<ModemSms> {
-    let text = STANDARD.decode(own.raw("Message").unwrap_or_default()).ok()?;
+    let text = STANDARD.decode(own.get("Message").unwrap_or_default().as_bytes()).ok()?;
     modem_sms(own, decode(&text).into_owned())
 }
 
@@ -292,7 +342,7 @@ fn modem_sms(own: Block<'_>, text: String) -> Option<ModemSms> {
 }
 
 fn core_show_channel(own: Block<'_>) -> Option<EventKind> {
-    let duration = decode(own.raw("Duration").unwrap_or_default());
+    let duration = own.get("Duration").unwrap_or_default();
     Some(EventKind::CoreShowChannel {
         channel: own.channel()?,
         application: own.text("Application"),
@@ -302,22 +352,19 @@ fn core_show_channel(own: Block<'_>) -> Option<EventKind> {
     })
 }
 
-fn status(message: &Message, own: Block<'_>) -> Option<EventKind> {
+fn status(own: Block<'_>) -> Option<EventKind> {
     let known = |(_, value): &(Arc<str>, Arc<str>)| &**value != "(null)";
     Some(EventKind::Status {
         channel: own.channel()?,
         bridge: own.text("BridgeID"),
-        variables: message
-            .get_all("Variable")
-            .filter_map(|raw| variable(&decode(raw)))
-            .filter(known)
-            .collect(),
+        variables: own.all("Variable").filter_map(|value| variable(&value)).filter(known).collect(),
     })
 }
 
 /// `EventList: Complete` or `cancelled`; by its name where Asterisk 11 writes no EventList.
 fn list_complete(name: &[u8], own: Block<'_>) -> Option<EventKind> {
     let ended = own.is("EventList", "Complete") || own.is("EventList", "cancelled");
-    let named = name.ends_with(b"Complete") && own.raw("ActionID").is_some();
-    (ended || named).then(|| EventKind::ListComplete { name: shared(name), items: own.number("ListItems") })
+    let named = name.ends_with(b"Complete") && own.get("ActionID").is_some();
+    (ended || named)
+        .then(|| EventKind::ListComplete { name: Arc::from(decode(name)), items: own.number("ListItems") })
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use nom::Offset;
@@ -22,18 +23,24 @@ pub enum Kind {
 }
 
 /// One message, borrowed from the read buffer's bytes. It has at least one header.
+///
+/// Most messages of a busy PBX are looked at for their name only, so the headers are found when the first
+/// one is asked for.
 #[derive(Clone)]
 pub struct Message {
     bytes: Bytes,
-    headers: Vec<Header>,
+    /// Length of the header lines.
+    head: usize,
     output: Option<Range<usize>>,
+    index: OnceLock<Vec<Header>>,
 }
 
 /// Where one header stands in the message's bytes.
 #[derive(Clone, Copy)]
-struct Header {
-    start: u32,
-    key_len: u32,
+pub(super) struct Header {
+    /// [`tag`] of the key: most look-ups are settled by it.
+    tag: u64,
+    key: u32,
     value: u32,
     end: u32,
 }
@@ -49,15 +56,15 @@ impl Message {
         if bytes.len() > Codec::MAX_MESSAGE {
             return Err(Malformed::MessageTooLong);
         }
-        match grammar::follows(&bytes) {
+        let (head, output) = match grammar::follows(&bytes) {
             Ok((_, (head, output))) => {
-                let headers = index(head)?;
                 let start = bytes.offset(output);
-                let output = Some(start..start + output.len());
-                Ok(Self { bytes, headers, output })
+                (head.len(), Some(start..start + output.len()))
             }
-            Err(_) => Ok(Self { headers: index(&bytes)?, bytes, output: None }),
-        }
+            Err(_) => (bytes.len(), None),
+        };
+        check(&bytes[..head])?;
+        Ok(Self { bytes, head, output, index: OnceLock::new() })
     }
 
     /// By the first header alone (`OriginateResponse` has both).
@@ -80,27 +87,26 @@ impl Message {
 
     /// Raw value of the first header with this key, case ignored.
     pub fn get(&self, key: &str) -> Option<&[u8]> {
-        self.find("", key)
+        self.get_all(key).next()
     }
 
     /// Raw values of every header with this key, in order, case ignored.
     pub fn get_all(&self, key: &str) -> impl Iterator<Item = &[u8]> {
-        self.find_all("", key)
+        self.find("", key).map(|header| &self.bytes[header.value()])
     }
 
-    /// As [`Self::get`], for the key `{prefix}{key}`.
-    pub(super) fn find(&self, prefix: &str, key: &str) -> Option<&[u8]> {
-        self.find_all(prefix, key).next()
+    /// Every header with the key `{prefix}{key}`, in order, case ignored.
+    pub(super) fn find(&self, prefix: &str, key: &str) -> impl Iterator<Item = &Header> {
+        let wanted = tag(prefix.as_bytes(), key.as_bytes());
+        let index = self.index.get_or_init(|| index(&self.bytes[..self.head]));
+        index.iter().filter(move |header| header.tag == wanted && self.has_key(header, prefix, key))
     }
 
-    /// As [`Self::get_all`], for the key `{prefix}{key}`.
-    pub(super) fn find_all(&self, prefix: &str, key: &str) -> impl Iterator<Item = &[u8]> {
-        let len = prefix.len() + key.len();
-        self.headers.iter().filter(move |header| header.key_len as usize == len).filter_map(move |header| {
-            let (head, tail) = self.key(header).split_at_checked(prefix.len())?;
-            let same =
-                tail.eq_ignore_ascii_case(key.as_bytes()) && head.eq_ignore_ascii_case(prefix.as_bytes());
-            same.then(|| self.value(header))
+    fn has_key(&self, header: &Header, prefix: &str, key: &str) -> bool {
+        let (start, len) = (header.key as usize, prefix.len() + key.len());
+        self.bytes.get(start..start + len).is_some_and(|found| {
+            let (head, tail) = found.split_at(prefix.len());
+            same(tail, key.as_bytes()) && same(head, prefix.as_bytes())
         })
     }
 
@@ -113,7 +119,7 @@ impl Message {
 
     /// Every header in order, raw.
     pub fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.headers.iter().map(|header| (self.key(header), self.value(header)))
+        headers(&self.bytes[..self.head])
     }
 
     /// The raw output of a command, of an answer `Response: Follows`.
@@ -124,15 +130,6 @@ impl Message {
     /// The whole block as it came, each line with its CRLF, without the empty line.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
-    }
-
-    fn key(&self, header: &Header) -> &[u8] {
-        let start = header.start as usize;
-        &self.bytes[start..start + header.key_len as usize]
-    }
-
-    fn value(&self, header: &Header) -> &[u8] {
-        &self.bytes[header.value as usize..header.end as usize]
     }
 }
 
@@ -148,32 +145,70 @@ impl fmt::Debug for Message {
     }
 }
 
-/// `message = 1*( line )`: finds the headers among a block's lines.
-fn index(block: &[u8]) -> Result<Vec<Header>, Malformed> {
-    // a header of Asterisk is some 24 bytes long
-    let mut headers = Vec::with_capacity(block.len() / 20 + 1);
-    let mut rest = block;
-    while !rest.is_empty() {
-        let Ok((next, line)) = grammar::line(rest) else { break };
-        if line.len() > Codec::MAX_LINE {
-            return Err(Malformed::LineTooLong);
-        }
-        if let Ok((_, (key, value))) = grammar::header(line) {
-            if headers.len() == Codec::MAX_HEADERS {
-                return Err(Malformed::TooManyHeaders);
-            }
-            let (start, end) = (block.offset(line), block.offset(line) + line.len());
-            headers.push(Header::new(start, key.len(), end - value.len(), end)?);
-        }
-        rest = next;
+impl Header {
+    /// Where the value stands.
+    pub(super) const fn value(&self) -> Range<usize> {
+        self.value as usize..self.end as usize
     }
-    if headers.is_empty() { Err(Malformed::NoHeader) } else { Ok(headers) }
 }
 
-impl Header {
-    /// Offsets fit, since no message is longer than [`Codec::MAX_MESSAGE`].
-    fn new(start: usize, key_len: usize, value: usize, end: usize) -> Result<Self, Malformed> {
-        let fit = |at| u32::try_from(at).map_err(|_| Malformed::MessageTooLong);
-        Ok(Self { start: fit(start)?, key_len: fit(key_len)?, value: fit(value)?, end: fit(end)? })
+/// `lines = *( line )`
+fn lines(block: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = block;
+    std::iter::from_fn(move || {
+        let (next, line) = grammar::line(rest).ok().filter(|_| !rest.is_empty())?;
+        rest = next;
+        Some(line)
+    })
+}
+
+/// The headers among a block's lines.
+fn headers(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    lines(block).filter_map(|line| Some(grammar::header(line).ok()?.1))
+}
+
+/// Finds what makes a block unreadable.
+fn check(block: &[u8]) -> Result<(), Malformed> {
+    // too short for any bound: a header takes at least `k:` and CRLF
+    if block.len() < Codec::MAX_HEADERS
+        && lines(block).next().is_some_and(|line| grammar::header(line).is_ok())
+    {
+        return Ok(());
     }
+    if lines(block).any(|line| line.len() > Codec::MAX_LINE) {
+        return Err(Malformed::LineTooLong);
+    }
+    match headers(block).take(Codec::MAX_HEADERS + 1).count() {
+        0 => Err(Malformed::NoHeader),
+        count if count > Codec::MAX_HEADERS => Err(Malformed::TooManyHeaders),
+        _ => Ok(()),
+    }
+}
+
+fn index(block: &[u8]) -> Vec<Header> {
+    // a header of Asterisk is some 24 bytes long
+    let mut index = Vec::with_capacity(block.len() / 20 + 1);
+    index.extend(headers(block).filter_map(|(key, value)| {
+        let at = |offset: usize| u32::try_from(offset).ok();
+        let value_at = block.offset(value);
+        Some(Header {
+            tag: tag(b"", key),
+            key: at(block.offset(key))?,
+            value: at(value_at)?,
+            end: at(value_at + value.len())?,
+        })
+    }));
+    index
+}
+
+/// Equal, case ignored; most often it is equal to the letter.
+fn same(found: &[u8], wanted: &[u8]) -> bool {
+    found == wanted || found.eq_ignore_ascii_case(wanted)
+}
+
+/// Length, first and last letter of the key `{prefix}{key}`, case ignored.
+fn tag(prefix: &[u8], key: &[u8]) -> u64 {
+    let letter = |byte: Option<&u8>| u64::from(byte.copied().unwrap_or_default() | 0x20);
+    let len = (prefix.len() + key.len()) as u64;
+    len << 16 | letter(prefix.first().or(key.first())) << 8 | letter(key.last())
 }

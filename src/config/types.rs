@@ -1,5 +1,4 @@
-//! The configuration: the named file, `conf.d/*.toml` beside it in name order, `CALLPOST_`
-//! variables; every fault reported at once with file, line, key and remedy.
+//! What a checked configuration says.
 
 use std::path::PathBuf;
 use std::time::Duration;

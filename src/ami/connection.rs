@@ -1,0 +1,362 @@
+//! One connection: TCP or TLS, a reader that never waits for anything else, a writer, and the
+//! answers brought back to who asked.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use parsers::Micros;
+use parsers::ami::{
+    Action, Banner, Codec, Event, EventKind, Frame, Kind, Malformed, Message, Response, Status,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::codec::{FramedRead, FramedWrite};
+
+use super::AmiError;
+use super::session::FeedSender;
+use crate::config;
+
+/// How long a connection, a banner or one answer may take.
+const STEP: Duration = Duration::from_secs(10);
+/// Socket buffer: what Asterisk may write while this host is busy elsewhere.
+const RECEIVE_BUFFER: u32 = 2 << 20;
+/// Items of one list; above, the list is cut and the session goes on.
+const MAX_LIST: usize = 100_000;
+
+/// The bytes, whatever carries them.
+trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Stream for T {}
+
+/// A connection with its reader task.
+#[derive(Debug)]
+pub(super) struct Connection {
+    address: String,
+    writer: FramedWrite<WriteHalf<Box<dyn Stream>>, Codec>,
+    desk: Arc<Mutex<Desk>>,
+    reader: JoinHandle<AmiError>,
+    next_id: u64,
+    /// What Asterisk said of itself first.
+    pub(super) banner: Banner,
+}
+
+/// Where answers wait for who asked, shared with the reader.
+#[derive(Debug, Default)]
+struct Desk {
+    waiting: HashMap<String, Waiting>,
+    /// Order of the requests: an error without an id belongs to the oldest.
+    order: Vec<String>,
+    /// Why the reader ended.
+    ended: Option<AmiError>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    list: bool,
+    answer: Option<Response>,
+    items: Vec<Event>,
+    done: oneshot::Sender<(Response, Vec<Event>)>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Connection {
+    /// Connects, reads the banner, starts the reader.
+    pub(super) async fn open(config: &config::Ami, feed: FeedSender) -> Result<Self, AmiError> {
+        let stream = step(&config.address, "connection", connect(config)).await??;
+        let (read, write) = tokio::io::split(stream);
+        let mut frames = FramedRead::with_capacity(read, Codec::default(), 64 * 1024);
+        let banner = step(&config.address, "banner", banner(&config.address, &mut frames)).await??;
+        if banner.major < 2 {
+            return Err(AmiError::TooOld { version: banner.version });
+        }
+        let desk = Arc::new(Mutex::new(Desk::default()));
+        let reader = tokio::spawn(read_all(frames, Arc::clone(&desk), feed));
+        Ok(Self {
+            address: config.address.clone(),
+            writer: FramedWrite::new(write, Codec::default()),
+            desk,
+            reader,
+            next_id: 1,
+            banner,
+        })
+    }
+
+    /// Asks, and waits for the answer.
+    pub(super) async fn ask(&mut self, action: Action) -> Result<Response, AmiError> {
+        Ok(self.send(action, false).await?.0)
+    }
+
+    /// Asks, and waits for the answer and all its items. An error answer has no items.
+    pub(super) async fn ask_list(&mut self, action: Action) -> Result<(Response, Vec<Event>), AmiError> {
+        self.send(action, true).await
+    }
+
+    /// Waits until the reader ends, and says why.
+    pub(super) async fn ended(&mut self) -> AmiError {
+        match (&mut self.reader).await {
+            Ok(why) => why,
+            Err(_) => AmiError::Closed(Some("the reader was stopped".to_owned())),
+        }
+    }
+
+    async fn send(&mut self, action: Action, list: bool) -> Result<(Response, Vec<Event>), AmiError> {
+        let id = format!("cp{}", self.next_id);
+        self.next_id += 1;
+        let action =
+            action.header("ActionID", id.clone()).map_err(|why| AmiError::Action(format!("{why:?}")))?;
+        let (done, answer) = oneshot::channel();
+        {
+            let mut desk = lock(&self.desk);
+            if let Some(why) = &desk.ended {
+                return Err(why.clone());
+            }
+            desk.order.push(id.clone());
+            desk.waiting.insert(id.clone(), Waiting { list, answer: None, items: Vec::new(), done });
+        }
+        let written = timeout(STEP, self.writer.send(action)).await;
+        match written {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => return Err(AmiError::Closed(Some(why.to_string()))),
+            Err(_) => return Err(self.silent("room to write")),
+        }
+        // A list of a busy PBX takes its time; an answer does not.
+        let patience = if list { STEP * 3 } else { STEP };
+        match timeout(patience, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(lock(&self.desk).ended.clone().unwrap_or(AmiError::Closed(None))),
+            Err(_) => {
+                lock(&self.desk).forget(&id);
+                Err(self.silent("answer"))
+            }
+        }
+    }
+
+    fn silent(&self, waiting_for: &'static str) -> AmiError {
+        AmiError::Silent { address: self.address.clone(), waiting_for, seconds: STEP.as_secs() }
+    }
+}
+
+impl Desk {
+    fn forget(&mut self, id: &str) {
+        self.waiting.remove(id);
+        self.order.retain(|other| other != id);
+    }
+
+    fn response(&mut self, response: Response) {
+        let id = match &response.action_id {
+            Some(id) => id.clone(),
+            // Raised before the action was read: it belongs to the oldest that waits.
+            None => match self.order.first() {
+                Some(id) => id.clone(),
+                None => return,
+            },
+        };
+        let Some(waiting) = self.waiting.get_mut(&id) else { return };
+        if waiting.list && response.status == Status::Success {
+            waiting.answer = Some(response);
+            return;
+        }
+        self.finish(&id, Some(response));
+    }
+
+    /// Takes a list's item; gives back an event that belongs to no list.
+    fn item(&mut self, event: Event) -> Option<Event> {
+        let Some(id) = event.action_id.clone() else { return Some(event) };
+        let Some(waiting) = self.waiting.get_mut(&*id) else { return Some(event) };
+        if !waiting.list {
+            return Some(event);
+        }
+        if matches!(event.kind, EventKind::ListComplete { .. }) {
+            self.finish(&id, None);
+        } else if waiting.items.len() < MAX_LIST {
+            waiting.items.push(event);
+        }
+        None
+    }
+
+    fn finish(&mut self, id: &str, answer: Option<Response>) {
+        self.order.retain(|other| other != id);
+        let Some(waiting) = self.waiting.remove(id) else { return };
+        if let Some(answer) = answer.or(waiting.answer) {
+            // Who asked may have stopped waiting.
+            let _ = waiting.done.send((answer, waiting.items));
+        }
+    }
+}
+
+fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
+    desk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads until the connection ends. Waits for the socket alone: what it reads goes into memory,
+/// bounded by [`FeedSender`], or to who asked.
+async fn read_all(
+    mut frames: FramedRead<ReadHalf<Box<dyn Stream>>, Codec>,
+    desk: Arc<Mutex<Desk>>,
+    feed: FeedSender,
+) -> AmiError {
+    let why = loop {
+        let frame = match frames.next().await {
+            Some(Ok(frame)) => frame,
+            Some(Err(why)) => break AmiError::Closed(Some(why.to_string())),
+            None => break AmiError::Closed(None),
+        };
+        match frame {
+            Frame::Banner(_) => {}
+            Frame::Malformed(malformed) => {
+                feed.count_malformed();
+                tracing::warn!(?malformed, "a message of Asterisk could not be read and was skipped");
+            }
+            Frame::Message(message) => {
+                if let Err(why) = take(message, &desk, &feed) {
+                    break why;
+                }
+            }
+        }
+    };
+    let mut desk = lock(&desk);
+    desk.ended = Some(why.clone());
+    desk.waiting.clear();
+    desk.order.clear();
+    why
+}
+
+fn take(message: Message, desk: &Mutex<Desk>, feed: &FeedSender) -> Result<(), AmiError> {
+    match message.kind() {
+        Kind::Response => {
+            if let Some(response) = Response::parse(message) {
+                lock(desk).response(response);
+            }
+            Ok(())
+        }
+        Kind::Event => {
+            feed.count_event();
+            let Some(event) = Event::parse(&message) else { return Ok(()) };
+            let event = if event.action_id.is_some() { lock(desk).item(event) } else { Some(event) };
+            match event {
+                Some(event) => feed.event(event, message, now()),
+                None => Ok(()),
+            }
+        }
+        Kind::Other => {
+            feed.count_malformed();
+            Ok(())
+        }
+    }
+}
+
+async fn connect(config: &config::Ami) -> Result<Box<dyn Stream>, AmiError> {
+    let address = &config.address;
+    let resolved = tokio::net::lookup_host(address)
+        .await
+        .map_err(|why| AmiError::Resolve { address: address.clone(), why: why.to_string() })?;
+    let mut refused = None;
+    for candidate in resolved {
+        match connect_to(candidate).await {
+            Ok(stream) if config.tls => return tls(config, stream).await,
+            Ok(stream) => return Ok(Box::new(stream)),
+            Err(why) => refused = Some(why),
+        }
+    }
+    Err(match refused {
+        Some(why) => AmiError::Connect { address: address.clone(), why: why.to_string() },
+        None => AmiError::Resolve { address: address.clone(), why: "the name has no address".to_owned() },
+    })
+}
+
+async fn connect_to(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.set_keepalive(true)?;
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn tls(config: &config::Ami, stream: TcpStream) -> Result<Box<dyn Stream>, AmiError> {
+    let failed = |why: String| AmiError::Tls { address: config.address.clone(), why };
+    let host = match &config.server_name {
+        Some(name) => name.clone(),
+        None => host_of(&config.address).to_owned(),
+    };
+    let name = ServerName::try_from(host).map_err(|why| failed(why.to_string()))?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls_config(config)?));
+    let stream = connector.connect(name, stream).await.map_err(|why| failed(why.to_string()))?;
+    Ok(Box::new(stream))
+}
+
+fn tls_config(config: &config::Ami) -> Result<rustls::ClientConfig, AmiError> {
+    use rustls_platform_verifier::BuilderVerifierExt;
+
+    let failed = |why: String| AmiError::Tls { address: config.address.clone(), why };
+    let builder =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|why| failed(why.to_string()))?;
+    let Some(path) = &config.ca_file else {
+        return Ok(builder
+            .with_platform_verifier()
+            .map_err(|why| failed(why.to_string()))?
+            .with_no_client_auth());
+    };
+    let unusable = |why: String| AmiError::CaFile { path: path.display().to_string(), why };
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|why| unusable(why.to_string()))? {
+        let certificate = certificate.map_err(|why| unusable(why.to_string()))?;
+        roots.add(certificate).map_err(|why| unusable(why.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(unusable("it holds no certificate".to_owned()));
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The host of `host:port` or `[v6]:port`.
+fn host_of(address: &str) -> &str {
+    address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']'])
+}
+
+async fn banner(
+    address: &str,
+    frames: &mut FramedRead<ReadHalf<Box<dyn Stream>>, Codec>,
+) -> Result<Banner, AmiError> {
+    match frames.next().await {
+        Some(Ok(Frame::Banner(banner))) => Ok(banner),
+        Some(Ok(Frame::Malformed(Malformed::NotAsterisk(begins)))) => {
+            Err(AmiError::NotAsterisk { address: address.to_owned(), begins })
+        }
+        Some(Ok(_)) => Err(AmiError::NotAsterisk { address: address.to_owned(), begins: String::new() }),
+        Some(Err(why)) => Err(AmiError::Closed(Some(why.to_string()))),
+        None => Err(AmiError::Closed(Some("before it said anything".to_owned()))),
+    }
+}
+
+async fn step<T>(
+    address: &str,
+    waiting_for: &'static str,
+    work: impl Future<Output = T>,
+) -> Result<T, AmiError> {
+    timeout(STEP, work).await.map_err(|_| AmiError::Silent {
+        address: address.to_owned(),
+        waiting_for,
+        seconds: STEP.as_secs(),
+    })
+}
+
+/// Wall-clock time.
+pub(super) fn now() -> Micros {
+    crate::clock::now()
+}

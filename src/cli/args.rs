@@ -1,0 +1,124 @@
+//! What can be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use clap::builder::Styles;
+use clap::builder::styling::AnsiColor;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{DEFAULT_FILE, duration};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const AFTER_HELP: &str = "\
+New here? `callpost demo` needs no PBX and nothing configured.
+
+Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 partly done.
+Logs go to stderr; CALLPOST_LOG=debug or --verbose for more.";
+
+/// Gets calls out of an Asterisk PBX and into the systems where people work.
+#[derive(Debug, Parser)]
+#[command(
+    name = "callpost",
+    version = version(),
+    long_version = LONG_VERSION.as_str(),
+    styles = STYLES,
+    after_help = AFTER_HELP,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub(super) struct Cli {
+    /// The configuration; conf.d/*.toml beside it is read after it
+    #[arg(long, value_name = "FILE", global = true, env = "CALLPOST_CONFIG", default_value = DEFAULT_FILE)]
+    pub config: PathBuf,
+    /// Say more in the log: -v debug, -vv trace
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// A receiver for trying things: NiMbox create and delete, webhooks; prints, and can fail on request
+    Receive(Receive),
+    /// Show what the number rules make of a number, rule by rule
+    Number(Number),
+}
+
+/// For those who read the output with a program.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Output {
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Number {
+    /// The number as it was dialled
+    pub number: String,
+    /// With the rules of this NiMbox sink
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Receive {
+    /// Where to listen; port 0 picks a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8000")]
+    pub listen: SocketAddr,
+    /// Answer with this HTTP status
+    #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(400..600))]
+    pub fail: Option<u16>,
+    /// Fail this part of the requests only, 0 to 1; with 503 unless --fail says otherwise
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub fail_rate: Option<f64>,
+    /// Wait before each answer, as 50ms
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub delay: Option<Duration>,
+    /// As NiMbox, refuse each create for this field with this text
+    #[arg(long, value_name = "FIELD=TEXT", value_parser = field)]
+    pub nimbox_error: Option<(String, String)>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=1.0).contains(&rate) { Ok(rate) } else { Err("not from 0 to 1".to_owned()) }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    duration(text).ok_or_else(|| "not a duration, as 50ms or 2s".to_owned())
+}
+
+fn field(text: &str) -> Result<(String, String), String> {
+    let (field, why) = text.split_once('=').ok_or("not FIELD=TEXT, as destination=unknown")?;
+    Ok((field.to_owned(), why.to_owned()))
+}
+
+fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+/// Version, what it was built from, and what it can do.
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
+    let build = option_env!("CALLPOST_BUILD").unwrap_or("unknown");
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    format!(
+        "{}\nbuild: {build} ({profile}, {} {})\nfeatures: AMI over TCP and TLS; nimbox, webhook; journal on sled",
+        version(),
+        std::env::consts::ARCH,
+        std::env::consts::OS,
+    )
+});

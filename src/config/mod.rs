@@ -1,0 +1,21 @@
+//! The configuration: the named file, `conf.d/*.toml` beside it in name order, `CALLPOST_`
+//! variables; every fault reported at once with file, line, key and remedy.
+
+mod check;
+mod fault;
+mod load;
+mod merge;
+mod read;
+mod rules;
+mod secret;
+mod sinks;
+mod types;
+mod units;
+
+pub use fault::{Fault, Faults};
+pub use load::{DEFAULT_FILE, Environment, Loaded, load, load_text};
+pub use types::{
+    Ami, Api, Calls, CdrStore, Config, Delivery, InboundDestination, Initiated, Journal, Mode, Nimbox,
+    NumberRule, Numbers, Pbx, Queue, Recordings, Sms, Trunk, User, Webhook,
+};
+pub use units::{duration, duration_text, size, size_text};

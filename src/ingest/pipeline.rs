@@ -1,0 +1,287 @@
+//! The loop. While one batch is on its way to the disk the next one gathers: many events, one
+//! flush. After a failed commit nothing of it counts: the tracker is rebuilt from the journal and
+//! fed the same inputs again, which makes the same ids.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parsers::Micros;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::trace::trace_message;
+use crate::ami::{Feed, FeedReceiver};
+use crate::calls::{CdrSource, Input, Step, Tracker};
+use crate::clock;
+use crate::config::Config;
+use crate::journal::{Batch, Journal, JournalError, RouteId, Traced};
+use crate::routes::Routes;
+
+/// Records of one batch: the journal's own group (`delivery.md` R2).
+const MAX_RECORDS: usize = 256;
+/// First wait after a failed commit, doubled up to [`REBUILD_MAX`].
+const REBUILD_MIN: Duration = Duration::from_millis(100);
+/// Longest wait after a failed commit.
+const REBUILD_MAX: Duration = Duration::from_secs(5);
+/// Arrivals whose way to the disk is remembered for the percentiles.
+const LAGS: usize = 1024;
+
+/// How ingest fares.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct IngestHealth {
+    /// Events that a call was concerned by.
+    pub events: u64,
+    /// Updates journalled.
+    pub updates: u64,
+    /// From an event's arrival to the disk, median, microseconds.
+    pub lag_p50: u64,
+    /// The 99th percentile.
+    pub lag_p99: u64,
+    /// Where creates come from.
+    pub cdr_source: Option<CdrSource>,
+    /// Commits that failed and were made again.
+    pub rebuilds: u64,
+}
+
+/// Feeds the tracker and appends what it says.
+#[derive(Debug)]
+pub struct Ingest {
+    config: Arc<Config>,
+    journal: Journal,
+    routes: Arc<Routes>,
+    tracker: Tracker,
+    gathered: Gathered,
+    lags: Lags,
+    health: watch::Sender<IngestHealth>,
+}
+
+/// What the tracker was fed, kept until it is on disk.
+#[derive(Debug)]
+enum Fed {
+    Item(Feed),
+    Tick(Micros),
+}
+
+#[derive(Debug, Default)]
+struct Gathered {
+    batch: Batch,
+    fed: Vec<Fed>,
+}
+
+type Commit = Pin<Box<dyn Future<Output = Result<(), JournalError>> + Send>>;
+
+impl Ingest {
+    /// With a tracker as the journal has it.
+    pub fn new(
+        config: Arc<Config>,
+        journal: Journal,
+        routes: Arc<Routes>,
+        tracker: Tracker,
+        health: watch::Sender<IngestHealth>,
+    ) -> Self {
+        Self {
+            config,
+            journal,
+            routes,
+            tracker,
+            gathered: Gathered::default(),
+            lags: Lags::default(),
+            health,
+        }
+    }
+
+    /// Runs until the feed ends and everything gathered is on disk.
+    pub async fn run(mut self, mut feed: FeedReceiver) {
+        let mut open = true;
+        loop {
+            if self.gathered.fed.is_empty() {
+                open = open && self.gather_one(&mut feed).await;
+                if !open && self.gathered.fed.is_empty() {
+                    return;
+                }
+            }
+            if open {
+                self.gather_more(&mut feed);
+            }
+            let flying = std::mem::take(&mut self.gathered);
+            let mut commit = self.commit(flying.batch);
+            let committed = loop {
+                tokio::select! {
+                    result = &mut commit => break result,
+                    gathered = self.gather_one(&mut feed), if open && self.has_room() => open = gathered,
+                }
+            };
+            drop(commit);
+            match committed {
+                Ok(()) => self.committed(&flying.fed),
+                Err(why) => self.rebuild(flying.fed, &why).await,
+            }
+        }
+    }
+
+    fn commit(&self, batch: Batch) -> Commit {
+        // A step without effect costs no flush.
+        if batch.is_empty() {
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        let journal = self.journal.clone();
+        Box::pin(async move { journal.append(batch).await })
+    }
+
+    fn has_room(&self) -> bool {
+        self.gathered.batch.records() < MAX_RECORDS && self.gathered.fed.len() < MAX_RECORDS * 4
+    }
+
+    /// Waits for one input; false once the feed has ended.
+    async fn gather_one(&mut self, feed: &mut FeedReceiver) -> bool {
+        let tick = async {
+            match self.tracker.deadline() {
+                Some(at) => tokio::time::sleep(clock::until(at, clock::now())).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            item = feed.recv() => match item {
+                Some(item) => self.feed(Fed::Item(item)),
+                None => return false,
+            },
+            () = tick => self.feed(Fed::Tick(clock::now())),
+        }
+        true
+    }
+
+    /// Takes what already waits.
+    fn gather_more(&mut self, feed: &mut FeedReceiver) {
+        while self.has_room() {
+            let Some(item) = feed.try_recv() else { break };
+            self.feed(Fed::Item(item));
+        }
+    }
+
+    fn feed(&mut self, fed: Fed) {
+        let step = match &fed {
+            Fed::Item(Feed::Event { event, at, .. }) => self.tracker.handle(Input::Event(event), *at),
+            Fed::Item(Feed::Up { snapshot: Some(snapshot), at }) => {
+                self.tracker.handle(Input::Snapshot(snapshot), *at)
+            }
+            // Without a snapshot nothing is known of what was there before.
+            Fed::Item(Feed::Up { snapshot: None, .. }) => Step::default(),
+            Fed::Item(Feed::Lost { at }) => self.tracker.handle(Input::Lost, *at),
+            Fed::Tick(at) => self.tracker.handle(Input::Tick, *at),
+        };
+        let batch = &mut self.gathered.batch;
+        if let (Fed::Item(Feed::Event { event, message, at }), false) = (&fed, step.calls.is_empty()) {
+            let message = trace_message(message, event.at.unwrap_or(*at));
+            batch.messages.push(Traced { calls: step.calls.clone(), message });
+        }
+        take(step, &self.routes, batch);
+        self.gathered.fed.push(fed);
+    }
+
+    fn committed(&mut self, fed: &[Fed]) {
+        let now = clock::now();
+        let mut events = 0;
+        for one in fed {
+            if let Fed::Item(Feed::Event { at, .. }) = one {
+                events += 1;
+                self.lags.add(u64::try_from(now.0.saturating_sub(at.0)).unwrap_or(0));
+            }
+        }
+        let source = self.tracker.cdr_source();
+        let lags = self.lags.percentiles(now);
+        self.health.send_modify(|health| {
+            health.events += events;
+            health.cdr_source = source;
+            if let Some((p50, p99)) = lags {
+                health.lag_p50 = p50;
+                health.lag_p99 = p99;
+            }
+        });
+    }
+
+    /// The tracker as the journal has it, fed again what is not on disk.
+    async fn rebuild(&mut self, lost: Vec<Fed>, why: &JournalError) {
+        tracing::error!(reason = %why, "a commit failed; calls wait in memory and will be journalled again");
+        self.health.send_modify(|health| health.rebuilds += 1);
+        let mut again = lost;
+        again.append(&mut std::mem::take(&mut self.gathered).fed);
+        let mut wait = REBUILD_MIN;
+        let objects = loop {
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(REBUILD_MAX);
+            match self.journal.objects().await {
+                Ok(objects) => break objects,
+                Err(JournalError::Closed) => {
+                    tracing::error!("the journal stopped with events not yet on disk");
+                    return;
+                }
+                Err(why) => tracing::error!(reason = %why, "the journal cannot be read"),
+            }
+        };
+        let (tracker, unreadable) = Tracker::restore(&self.config, objects, clock::now());
+        self.tracker = tracker;
+        for object in unreadable {
+            tracing::error!(%object, "an open object of the journal could not be read");
+        }
+        for fed in again {
+            self.feed(fed);
+        }
+    }
+}
+
+/// Puts what the tracker said into the batch, with what routes want of it.
+fn take(step: Step, routes: &Routes, batch: &mut Batch) {
+    for update in step.updates {
+        batch.outbox.extend(routes.select(&update));
+        batch.updates.push(update);
+    }
+    for group in step.groups {
+        let (creates, skipped) = routes.creates(&group);
+        batch.outbox.extend(creates);
+        batch.skipped.extend(skipped);
+        let call = group.call;
+        batch.cdrs.extend(group.rows.into_iter().map(|row| (call.clone(), row.cdr)));
+    }
+    for (key, value) in step.objects {
+        // The last state alone counts: one write an object and batch.
+        match batch.objects.iter_mut().find(|(known, _)| *known == key) {
+            Some(known) => known.1 = value,
+            None => batch.objects.push((key, value)),
+        }
+    }
+    batch.ended.extend(step.ended);
+    let nobody = RouteId("".into());
+    batch.skipped.extend(step.skipped.into_iter().map(|reason| (nobody.clone(), reason.to_owned())));
+}
+
+/// The last arrivals' way to the disk.
+#[derive(Debug, Default)]
+struct Lags {
+    last: Vec<u64>,
+    next: usize,
+    sorted_at: Micros,
+}
+
+impl Lags {
+    fn add(&mut self, micros: u64) {
+        if self.last.len() < LAGS {
+            self.last.push(micros);
+        } else if let Some(slot) = self.last.get_mut(self.next) {
+            *slot = micros;
+        }
+        self.next = (self.next + 1) % LAGS;
+    }
+
+    /// Median and 99th percentile, at most once a second: sorting costs.
+    fn percentiles(&mut self, now: Micros) -> Option<(u64, u64)> {
+        if now.secs_since(self.sorted_at) < 1 {
+            return None;
+        }
+        self.sorted_at = now;
+        let mut sorted = self.last.clone();
+        sorted.sort_unstable();
+        let at = |hundredth: usize| sorted.get(sorted.len() * hundredth / 100).copied().unwrap_or(0);
+        Some((at(50), at(99)))
+    }
+}

@@ -1,0 +1,125 @@
+//! What is kept of an AMI message for its call's ladder.
+
+use std::borrow::Cow;
+
+use parsers::Micros;
+use parsers::ami::Message;
+
+use crate::journal::TraceMessage;
+
+/// A value's length in a trace, bytes.
+const MAX_VALUE: usize = 512;
+
+/// Prefixes of the channel and bridge blocks.
+const PREFIXES: [&str; 15] = [
+    "OrigTransferer",
+    "SecondTransferer",
+    "TransferTarget",
+    "Transferer",
+    "Transferee",
+    "Retriever",
+    "LocalOne",
+    "LocalTwo",
+    "Parkee",
+    "Source",
+    "Target",
+    "Second",
+    "Dest",
+    "Orig",
+    "From",
+];
+
+/// Headers that the tracker or the ladder reads, without prefix. Neither `Digit`, which may be part
+/// of a PIN, nor a text's words are among them.
+const KEPT: [&str; 60] = [
+    "AnswerEpoch",
+    "AnswerTime",
+    "BillableSeconds",
+    "BridgeType",
+    "BridgeUniqueid",
+    "CallerID",
+    "CallerIDName",
+    "CallerIDNum",
+    "Cause",
+    "Cause-txt",
+    "Channel",
+    "ChannelStateDesc",
+    "Conference",
+    "ConnectedLineName",
+    "ConnectedLineNum",
+    "Context",
+    "DID",
+    "DestType",
+    "Destination",
+    "DestinationChannel",
+    "DestinationContext",
+    "DialStatus",
+    "DialString",
+    "Direction",
+    "Disposition",
+    "Duration",
+    "DurationMs",
+    "EndEpoch",
+    "EndTime",
+    "Exten",
+    "Extension",
+    "Forward",
+    "From",
+    "HoldTime",
+    "Interface",
+    "LastApplication",
+    "LastData",
+    "Linkedid",
+    "LocalOptimization",
+    "MemberName",
+    "Newname",
+    "OriginalPosition",
+    "ParkerDialString",
+    "ParkingSpace",
+    "Position",
+    "Queue",
+    "Reason",
+    "RecordingFile",
+    "Response",
+    "Result",
+    "RingTime",
+    "Sequence",
+    "Source",
+    "StartEpoch",
+    "StartTime",
+    "SwapUniqueid",
+    "TalkTime",
+    "TechCause",
+    "To",
+    "Uniqueid",
+];
+
+/// The message as its call's trace keeps it.
+pub(super) fn trace_message(message: &Message, at: Micros) -> TraceMessage {
+    let mut headers = Vec::new();
+    for (key, _) in message.headers().skip(1) {
+        let Ok(key) = std::str::from_utf8(key) else { continue };
+        if !is_kept(key)
+            || headers.iter().any(|(known, _): &(String, String)| known.eq_ignore_ascii_case(key))
+        {
+            continue;
+        }
+        if let Some(value) = message.text(key) {
+            headers.push((key.to_owned(), cut(value)));
+        }
+    }
+    TraceMessage { at, name: message.name().into_owned(), headers }
+}
+
+fn is_kept(key: &str) -> bool {
+    let among = |base: &str| KEPT.iter().any(|kept| kept.eq_ignore_ascii_case(base));
+    among(key) || PREFIXES.iter().any(|prefix| key.strip_prefix(prefix).is_some_and(among))
+}
+
+fn cut(value: Cow<'_, str>) -> String {
+    if value.len() <= MAX_VALUE {
+        return value.into_owned();
+    }
+    let end = (0..=MAX_VALUE).rev().find(|end| value.is_char_boundary(*end)).unwrap_or(0);
+    value.get(..end).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,58 @@
+//! What the handle asks of the writer thread.
+
+use parsers::Micros;
+use tokio::sync::oneshot;
+
+use super::encode::Prepared;
+use super::engine::Fault;
+use super::types::{DeadLetter, Delivery, DeliveryKey, JournalError, JournalStatus, RouteId, Settlement};
+use crate::calls::ObjectKey;
+
+/// Where an answer goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
+
+/// One request. The first three are committed in groups; the others are answered between groups.
+#[derive(Debug)]
+pub(super) enum Command {
+    Append(Box<Prepared>, Reply<()>),
+    Settle(DeliveryKey, Settlement, Micros, Reply<()>),
+    SetNote(String, Option<Vec<u8>>, Reply<()>),
+    Due {
+        route: RouteId,
+        now: Micros,
+        limit: usize,
+        reply: Reply<(Vec<Delivery>, Option<Micros>)>,
+    },
+    Objects(Reply<Vec<(ObjectKey, Vec<u8>)>>),
+    Note(String, Reply<Option<Vec<u8>>>),
+    Dead {
+        route: Option<RouteId>,
+        limit: usize,
+        reply: Reply<Vec<DeadLetter>>,
+    },
+    DeadRetry {
+        keys: Vec<DeliveryKey>,
+        now: Micros,
+        reply: Reply<u64>,
+    },
+    DeadDrop {
+        keys: Vec<DeliveryKey>,
+        reply: Reply<u64>,
+    },
+    Status(Reply<JournalStatus>),
+    RoundTrip(Reply<()>),
+    /// From the history thread: a generation was copied, or why not.
+    Archived(u64, Result<(), ArchiveFault>),
+    /// From the history thread: time to look at ages.
+    Tick,
+    Close(Reply<()>),
+}
+
+/// Why a generation was not copied into the history.
+#[derive(Clone, Debug)]
+pub(super) enum ArchiveFault {
+    /// It cannot be read.
+    Generation(Fault),
+    /// The history cannot be written.
+    History(Fault),
+}

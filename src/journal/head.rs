@@ -1,0 +1,376 @@
+//! Reading the head generation into memory, and making a new head from the old one.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::book::{Book, Chain, Generation, Summary};
+use super::encode::join_object;
+use super::engine::{Checked, Fault, Store, sync_directory};
+use super::format::{self, Next, Reader, decode_counters, encode_counters, key};
+use super::pool::{Pool, generation_of};
+use super::types::RouteId;
+use crate::calls::{CallKey, ObjectKey, Update};
+
+/// A chain untouched for so long belongs to a call that never said its end.
+const CHAIN_KEPT: i64 = 7 * 24 * 3600 * 1_000_000;
+/// Records copied in one batch.
+const COPY_BATCH: usize = 256;
+
+/// What was found when the outbox was read.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) book: Book,
+    /// `pbx.name` as stored; none in a new journal.
+    pub(super) pbx: Option<String>,
+    /// Generations put aside: where they are now, and why.
+    pub(super) quarantined: Vec<(PathBuf, String)>,
+    /// Nothing was appended ever, or the head was lost: a new one must be made of this book.
+    pub(super) needs_head: bool,
+}
+
+/// Reads the newest generation that can be read.
+pub(super) fn load(pool: &Pool, quarantine: &Path) -> Result<Loaded, Fault> {
+    let mut on_disk = numbers(pool.directory())?;
+    let highest = on_disk.last().copied().unwrap_or(0);
+    let mut quarantined = Vec::new();
+    let mut found = None;
+    while let Some(number) = on_disk.last().copied() {
+        match read(pool, number) {
+            Ok(Some(book)) => {
+                found = Some(book);
+                break;
+            }
+            // never became the head: nothing in it was acknowledged
+            Ok(None) => {
+                pool.close(number);
+                remove(pool, number)?;
+            }
+            Err(Fault::Damaged(why)) => {
+                pool.close(number);
+                quarantined.push((put_aside(pool, number, quarantine)?, why));
+            }
+            Err(error) => return Err(error),
+        }
+        on_disk.pop();
+    }
+    let Some((mut book, pbx)) = found else {
+        let book = Book { head: highest, ..Book::default() };
+        return Ok(Loaded { book, pbx: None, quarantined, needs_head: true });
+    };
+    for number in on_disk {
+        if number != book.head && !book.generations.contains_key(&number) {
+            remove(pool, number)?;
+        }
+    }
+    book.generations.retain(|number, _| pool.path(*number).is_dir());
+    let needs_head = !quarantined.is_empty();
+    if needs_head {
+        // what this one knew of open calls is older than what was lost
+        book.objects.clear();
+        book.live.clear();
+    }
+    Ok(Loaded { book, pbx, quarantined, needs_head })
+}
+
+/// Makes a new head: everything that must outlive the old one is in it, on disk, before anything
+/// else is. `old` is read for notes, open objects and live legs.
+pub(super) fn create(
+    pool: &Pool,
+    book: &mut Book,
+    old: Option<&Store>,
+    pbx: &str,
+    now: i64,
+) -> Result<(), Fault> {
+    let number = numbers(pool.directory())?.last().copied().unwrap_or(0).max(book.head) + 1;
+    let made = fill(pool, book, old, pbx, now, number);
+    if made.is_err() {
+        pool.close(number);
+        let _ = fs::remove_dir_all(pool.path(number));
+    }
+    made
+}
+
+fn fill(
+    pool: &Pool,
+    book: &mut Book,
+    old: Option<&Store>,
+    pbx: &str,
+    now: i64,
+    number: u64,
+) -> Result<(), Fault> {
+    let store = Arc::new(Store::open(&pool.path(number))?);
+    let mut copy = Copy { store: &store, batch: sled::Batch::default(), count: 0 };
+    copy.put(key::about("pbx"), pbx.as_bytes())?;
+    for (route, name) in book.routes.iter() {
+        copy.put(key::route(key::ROUTE, route), name.0.as_bytes())?;
+    }
+    for (route, counters) in (0u16..).zip(&book.carried) {
+        copy.put(key::route(key::CARRIED, route), &encode_counters(counters))?;
+    }
+    for ((route, reason), count) in &book.skipped {
+        copy.put(key::skipped(*route, reason), &count.to_be_bytes())?;
+    }
+    book.chains.retain(|_, chain| now.saturating_sub(chain.touched) < CHAIN_KEPT);
+    for (call, chain) in &book.chains {
+        let json = serde_json::to_vec(chain).map_err(|error| Fault::Io(error.to_string()))?;
+        copy.put(key::of_call(key::CHAIN, call), &json)?;
+    }
+    for (generation, known) in &book.generations {
+        let json = serde_json::to_vec(&known.summary()).map_err(|error| Fault::Io(error.to_string()))?;
+        copy.put(key::summary(*generation), &json)?;
+    }
+    if let Some(old) = old {
+        copy.all(old, &[key::NOTE])?;
+        for object in book.objects.keys() {
+            copy.all(old, &key::object(&object.0))?;
+        }
+        for call_id in book.live.values().flatten() {
+            if let Some(update) = live_update(old, *call_id)? {
+                let json = serde_json::to_vec(&update).map_err(|error| Fault::Io(error.to_string()))?;
+                copy.put(key::live(*call_id), &json)?;
+            }
+        }
+    }
+    copy.flush()?;
+    let next = Next { sequence: 1, call: 1, bytes: 0, created: now };
+    copy.put(key::about("next"), &next.encode())?;
+    copy.put(key::about("ready"), &[])?;
+    copy.flush()?;
+    store.sync_new()?;
+
+    for known in book.generations.values_mut() {
+        known.sealed = true;
+    }
+    book.generations.insert(number, Generation { created: now, exact: true, ..Generation::default() });
+    book.head = number;
+    book.next = next;
+    book.calls.clear();
+    pool.list(book.generations.iter().map(|(number, known)| (*number, known.created)).collect());
+    pool.insert(number, store);
+    Ok(())
+}
+
+/// The last update of a live leg, as the head has it.
+pub(super) fn live_update(head: &Store, call_id: u64) -> Result<Option<Update>, Fault> {
+    let Some(Ok(payload)) = head.get(&key::live(call_id))? else { return Ok(None) };
+    if payload.first() != Some(&b'@') {
+        return Ok(serde_json::from_slice(&payload).ok());
+    }
+    let Some(start) = Reader(&payload[1..]).i64() else { return Ok(None) };
+    leg_update(head, &key::leg(parsers::Micros(start), call_id))
+}
+
+/// The update that a leg's index record points to.
+pub(super) fn leg_update(store: &Store, leg: &[u8]) -> Result<Option<Update>, Fault> {
+    let Some(Ok(place)) = store.get(leg)? else { return Ok(None) };
+    update_at(store, &place)
+}
+
+/// The update at a place: the call's number and the record's.
+pub(super) fn update_at(store: &Store, place: &[u8]) -> Result<Option<Update>, Fault> {
+    let mut read = Reader(place);
+    let (Some(call), Some(sequence)) = (read.u64(), read.u64()) else { return Ok(None) };
+    let Some(Ok(payload)) = store.get(&key::record(call, format::kind::UPDATE, sequence))? else {
+        return Ok(None);
+    };
+    Ok(serde_json::from_slice(&payload).ok())
+}
+
+/// The open objects, whole ones only.
+pub(super) fn objects(head: &Store) -> Result<Vec<(ObjectKey, Vec<u8>)>, Fault> {
+    let mut parts: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+    head.scan(&[key::OBJECT], |key, payload| {
+        if let (Some(name), Ok(payload)) = (object_name(key), payload) {
+            parts.entry(name).or_default().push(payload);
+        }
+        true
+    })?;
+    let whole =
+        |(name, parts): (String, Vec<Vec<u8>>)| Some((ObjectKey(name.as_str().into()), join_object(&parts)?));
+    Ok(parts.into_iter().filter_map(whole).collect())
+}
+
+/// Reads a generation's own counters.
+pub(super) fn read_counters(store: &Store, generation: &mut Generation) -> Result<(), Fault> {
+    store.scan(&[key::COUNTERS], |key, payload| {
+        if let (Some(route), Some(counters)) =
+            (route_in(key), payload.ok().as_deref().and_then(decode_counters))
+        {
+            generation.route(route).counters = counters;
+        }
+        true
+    })?;
+    generation.exact = true;
+    Ok(())
+}
+
+/// Removes a generation that is done with.
+pub(super) fn remove(pool: &Pool, number: u64) -> Result<(), Fault> {
+    match fs::remove_dir_all(pool.path(number)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        Ok(()) | Err(_) => {}
+    }
+    sync_directory(pool.directory())
+}
+
+/// Moves a generation into quarantine.
+pub(super) fn put_aside(pool: &Pool, number: u64, quarantine: &Path) -> Result<PathBuf, Fault> {
+    put_path_aside(&pool.path(number), quarantine)
+}
+
+/// Moves a store into quarantine.
+pub(super) fn put_path_aside(store: &Path, quarantine: &Path) -> Result<PathBuf, Fault> {
+    let name = store.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let to = quarantine.join(format!("{name}-{}", since.as_micros()));
+    fs::rename(store, &to)?;
+    sync_directory(quarantine)?;
+    if let Some(parent) = store.parent() {
+        sync_directory(parent)?;
+    }
+    Ok(to)
+}
+
+/// The generations on disk, in order.
+fn numbers(directory: &Path) -> Result<Vec<u64>, Fault> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        if let Some(number) = entry?.file_name().to_str().and_then(generation_of) {
+            numbers.push(number);
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Reads one generation as the head; none when it never was one.
+fn read(pool: &Pool, number: u64) -> Result<Option<(Book, Option<String>)>, Fault> {
+    let store = pool.get(number)?;
+    match store.get(&key::about("ready"))? {
+        Some(Ok(_)) => {}
+        Some(Err(damage)) => return Err(Fault::Damaged(damage.0.to_owned())),
+        None => return Ok(None),
+    }
+    let needed = |name: &str| match store.get(&key::about(name))? {
+        Some(Ok(payload)) => Ok(payload),
+        Some(Err(damage)) => Err(Fault::Damaged(format!("the record {name}: {}", damage.0))),
+        None => Err(Fault::Damaged(format!("the record {name} is not there"))),
+    };
+    let pbx = String::from_utf8(needed("pbx")?).ok();
+    let next = Next::decode(&needed("next")?)
+        .ok_or_else(|| Fault::Damaged("the record next is too short".to_owned()))?;
+    let mut book = Book { head: number, next, ..Book::default() };
+    let mut own = Generation { created: next.created, ..Generation::default() };
+    read_counters(&store, &mut own)?;
+    read_state(&store, &mut book)?;
+    book.generations.insert(number, own);
+    pool.list(book.generations.iter().map(|(number, known)| (*number, known.created)).collect());
+    Ok(Some((book, pbx)))
+}
+
+fn read_state(store: &Store, book: &mut Book) -> Result<(), Fault> {
+    let mut each = |prefix: u8, visit: &mut dyn FnMut(&mut Book, &[u8], Vec<u8>)| {
+        store.scan(&[prefix], |key, payload: Checked| {
+            match payload {
+                Ok(payload) => visit(book, key, payload),
+                Err(damage) => tracing::error!(why = damage.0, "a record of the journal's head is damaged"),
+            }
+            true
+        })
+    };
+    each(key::ROUTE, &mut |book, key, payload| {
+        if let (Some(route), Ok(name)) = (route_in(key), String::from_utf8(payload)) {
+            book.routes.restore(route, RouteId(name.into()));
+        }
+    })?;
+    each(key::CHAIN, &mut |book, key, payload| {
+        if let (Some(call), Ok(chain)) = (call_in(key), serde_json::from_slice::<Chain>(&payload)) {
+            book.chains.insert(call, chain);
+        }
+    })?;
+    each(key::OBJECT, &mut |book, key, _| {
+        if let Some(name) = object_name(key) {
+            *book.objects.entry(ObjectKey(name.into())).or_default() += 1;
+        }
+    })?;
+    each(key::SKIPPED, &mut |book, key, payload| {
+        if let (Some(route), Some(Ok(reason)), Some(count)) =
+            (route_in(key), key.get(3..).map(std::str::from_utf8), Reader(&payload).u64())
+        {
+            book.skipped.insert((route, reason.to_owned()), count);
+        }
+    })?;
+    each(key::CARRIED, &mut |book, key, payload| {
+        if let (Some(route), Some(counters)) = (route_in(key), decode_counters(&payload)) {
+            book.carry(route, counters);
+        }
+    })?;
+    each(key::SUMMARY, &mut |book, key, payload| {
+        if let (Some(number), Ok(summary)) = (Reader(&key[1..]).u64(), serde_json::from_slice(&payload)) {
+            book.generations.insert(number, sealed(summary));
+        }
+    })?;
+    let mut live = Vec::new();
+    each(key::LIVE, &mut |_, key, _| live.extend(Reader(&key[1..]).u64()))?;
+    for call_id in live {
+        if let Some(update) = live_update(store, call_id)? {
+            book.live.entry(update.call).or_default().push(call_id);
+        }
+    }
+    Ok(())
+}
+
+fn sealed(summary: Summary) -> Generation {
+    let mut generation = Generation { created: summary.created, sealed: true, ..Generation::default() };
+    for (route, counters) in summary.routes {
+        generation.route(route).counters = counters;
+    }
+    generation
+}
+
+fn route_in(key: &[u8]) -> Option<u16> {
+    Reader(key.get(1..)?).u16()
+}
+
+fn call_in(key: &[u8]) -> Option<CallKey> {
+    Some(CallKey(std::str::from_utf8(key.get(1..)?).ok()?.into()))
+}
+
+fn object_name(key: &[u8]) -> Option<String> {
+    let length = usize::from(*key.get(1)?);
+    Some(std::str::from_utf8(key.get(2..2 + length)?).ok()?.to_owned())
+}
+
+struct Copy<'a> {
+    store: &'a Store,
+    batch: sled::Batch,
+    count: usize,
+}
+
+impl Copy<'_> {
+    fn put(&mut self, key: Vec<u8>, payload: &[u8]) -> Result<(), Fault> {
+        let record = format::seal(&key, payload);
+        self.batch.insert(key, record);
+        self.count += 1;
+        if self.count < COPY_BATCH { Ok(()) } else { self.flush() }
+    }
+
+    /// Copies every whole record under a prefix.
+    fn all(&mut self, from: &Store, prefix: &[u8]) -> Result<(), Fault> {
+        let mut result = Ok(());
+        from.scan(prefix, |key, payload| {
+            if let Ok(payload) = payload {
+                result = self.put(key.to_vec(), &payload);
+            }
+            result.is_ok()
+        })?;
+        result
+    }
+
+    fn flush(&mut self) -> Result<(), Fault> {
+        self.count = 0;
+        self.store.apply(std::mem::take(&mut self.batch))
+    }
+}

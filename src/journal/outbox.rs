@@ -1,0 +1,186 @@
+//! How deliveries end: leases, settlements, dead letters.
+
+use std::collections::HashMap;
+
+use parsers::Micros;
+
+use super::book::Book;
+use super::encode::{Entry, PreparedEntry, StoredEntry, StoredOutcome, cut};
+use super::engine::{Fault, Store};
+use super::format::{Damaged, Pending, decode_before, encode_before, key, kind};
+use super::staged::Staged;
+use super::types::{DeadLetter, DeliveryKey, RouteId, Settlement};
+
+/// Reasons and answers longer than this are cut.
+const ANSWER_CAP: usize = 1024;
+
+/// What workers hold now; it dies with the process.
+pub(super) type Leases = HashMap<DeliveryKey, Lease>;
+
+/// One delivery in a worker's hands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lease {
+    pub(super) route: u16,
+    pub(super) state: Pending,
+    /// Its settlement is staged.
+    pub(super) settling: bool,
+}
+
+/// What a settlement does to the schedule once it is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// It waits no longer: those behind it may go.
+    Final,
+    /// It is due again at that time.
+    Again(i64),
+}
+
+/// Places a settlement in the delivery's own generation. [`Settlement::Released`] never comes here.
+pub(super) fn settle(
+    book: &mut Book,
+    staged: &mut Staged,
+    store: &Store,
+    at: DeliveryKey,
+    lease: &Lease,
+    settlement: &Settlement,
+    now: Micros,
+) -> Result<Settled, Fault> {
+    let Lease { route, mut state, .. } = *lease;
+    let generation = at.generation;
+    let costs = !matches!(settlement, Settlement::Retry { costs: false, .. } | Settlement::Released);
+    state.attempts = state.attempts.saturating_add(u32::from(costs));
+    staged.remove(generation, key::due(route, lease.state.next, at));
+    let outcome = StoredOutcome { at: now.0, attempts: state.attempts, settlement: settlement.clone() };
+    put_json(staged, generation, key::delivery(state.call, kind::OUTCOME, at), &outcome)?;
+    if let Settlement::Retry { at: next, .. } = settlement {
+        state.next = next.0.max(1);
+        staged.put(generation, key::pending(route, at), &state.encode());
+        staged.put(generation, key::due(route, state.next, at), &encode_before(state.before));
+        return Ok(Settled::Again(state.next));
+    }
+    staged.remove(generation, key::pending(route, at));
+    let counters = &mut book.count(staged, generation, route).counters;
+    counters.pending = counters.pending.saturating_sub(1);
+    match settlement {
+        Settlement::Delivered { .. } => counters.delivered += 1,
+        Settlement::Refused { .. } => counters.refused += 1,
+        Settlement::Dead { why, status, answer } => {
+            counters.dead += 1;
+            if let Some(stored) = entry(store, state.call, at)? {
+                let letter = DeadLetter {
+                    key: at,
+                    route: stored.entry.route,
+                    id: stored.entry.id,
+                    call: stored.entry.call,
+                    ordered: stored.entry.ordered,
+                    payload: stored.entry.payload,
+                    why: cut(why, ANSWER_CAP).to_owned(),
+                    status: *status,
+                    answer: cut(answer, ANSWER_CAP).to_owned(),
+                    attempts: state.attempts,
+                    accepted: Micros(stored.accepted),
+                    died: now,
+                };
+                put_json(staged, generation, key::dead(at), &letter)?;
+            }
+        }
+        Settlement::Retry { .. } | Settlement::Released => {}
+    }
+    Ok(Settled::Final)
+}
+
+/// Gives up a delivery whose record is damaged: what it was cannot be known any more.
+pub(super) fn give_up(book: &mut Book, staged: &mut Staged, at: DeliveryKey, lease: &Lease) {
+    let Lease { route, state, .. } = *lease;
+    staged.remove(at.generation, key::due(route, state.next, at));
+    staged.remove(at.generation, key::pending(route, at));
+    let counters = &mut book.count(staged, at.generation, route).counters;
+    counters.pending = counters.pending.saturating_sub(1);
+    counters.dropped += 1;
+}
+
+/// A delivery's record; `None` when it is damaged or gone.
+pub(super) fn entry(store: &Store, call: u64, at: DeliveryKey) -> Result<Option<StoredEntry>, Fault> {
+    let record = store.get(&key::delivery(call, kind::ENTRY, at))?;
+    Ok(record.and_then(Result::ok).and_then(|payload| StoredEntry::decode(&payload)))
+}
+
+/// The state of a delivery: none when it is settled; `Err` when its record is damaged.
+pub(super) fn pending(
+    store: &Store,
+    route: u16,
+    at: DeliveryKey,
+) -> Result<Option<Result<Pending, Damaged>>, Fault> {
+    let record = store.get(&key::pending(route, at))?;
+    Ok(record.map(|payload| {
+        payload.and_then(|bytes| Pending::decode(&bytes).ok_or(Damaged("shorter than its fields")))
+    }))
+}
+
+/// Dead letters of a generation, oldest first, until there are `limit`.
+pub(super) fn dead_letters(
+    store: &Store,
+    route: Option<&RouteId>,
+    limit: usize,
+    into: &mut Vec<DeadLetter>,
+) -> Result<(), Fault> {
+    store.scan(&[key::DEAD], |_, payload| {
+        if into.len() >= limit {
+            return false;
+        }
+        if let Some(letter) = payload.ok().and_then(|payload| read_letter(&payload))
+            && route.is_none_or(|route| *route == letter.route)
+            && into.iter().all(|known| known.key != letter.key)
+        {
+            into.push(letter);
+        }
+        true
+    })
+}
+
+/// One dead letter.
+pub(super) fn dead_letter(store: &Store, at: DeliveryKey) -> Result<Option<DeadLetter>, Fault> {
+    let record = store.get(&key::dead(at))?;
+    Ok(record.and_then(Result::ok).and_then(|payload| read_letter(&payload)))
+}
+
+/// Puts a dead letter back into the head as a new delivery with its old id. It comes after
+/// whatever its call has waiting.
+pub(super) fn append_again(
+    book: &mut Book,
+    staged: &mut Staged,
+    head: &Store,
+    letter: &DeadLetter,
+    now: Micros,
+) -> Result<u16, Fault> {
+    let prepared = PreparedEntry::new(&Entry {
+        route: letter.route.clone(),
+        id: letter.id.clone(),
+        call: letter.call.clone(),
+        ordered: letter.ordered,
+        payload: letter.payload.clone(),
+    })
+    .map_err(|error| Fault::Io(error.to_string()))?;
+    book.append_entries(staged, head, std::slice::from_ref(&prepared), now.0)?;
+    book.route(staged, &letter.route)
+}
+
+/// Where a `p`, `t` or `R` key says that its delivery stands: its last 16 bytes.
+pub(super) fn place_in(key: &[u8]) -> Option<DeliveryKey> {
+    decode_before(key.get(key.len().checked_sub(16)?..)?)
+}
+
+fn read_letter(payload: &[u8]) -> Option<DeadLetter> {
+    serde_json::from_slice(payload).ok()
+}
+
+fn put_json(
+    staged: &mut Staged,
+    generation: u64,
+    key: Vec<u8>,
+    value: &impl serde::Serialize,
+) -> Result<(), Fault> {
+    let json = serde_json::to_vec(value).map_err(|error| Fault::Io(error.to_string()))?;
+    staged.put(generation, key, &json);
+    Ok(())
+}

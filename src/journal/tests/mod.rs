@@ -1,0 +1,4 @@
+//! The journal's promises, kept by the whole room together.
+
+mod basics;
+mod support;

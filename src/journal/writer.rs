@@ -1,0 +1,505 @@
+//! The writer thread: takes all that waits, commits it as one group, answers, looks after the
+//! generations. After any error no handle is trusted: all are dropped, what is in memory is read
+//! again, and nobody who was not answered yet is told that his data is safe.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parsers::Micros;
+use tokio::sync::mpsc;
+
+use super::book::{Book, Generation};
+use super::command::{Command, Reply};
+use super::encode::Prepared;
+use super::engine::{Fault, Store};
+use super::format::key;
+use super::head;
+use super::history::Job;
+use super::open::Lock;
+use super::outbox::{self, Leases, Settled};
+use super::schedule::Window;
+use super::shared::Shared;
+use super::staged::Staged;
+use super::types::{DeliveryKey, JournalError, JournalOptions, Settlement};
+use crate::calls::{CallKey, Update};
+
+/// A group is closed at so many records …
+const GROUP_RECORDS: usize = 256;
+/// … or so many payload bytes.
+const GROUP_BYTES: usize = 256 * 1024;
+/// A generation is sealed at so many payload bytes …
+const GENERATION_BYTES: u64 = 64 << 20;
+/// … or at this age, microseconds.
+const GENERATION_AGE: i64 = 24 * 3600 * 1_000_000;
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// After so many errors of its bytes a generation is put aside.
+const STRIKES: u32 = 2;
+/// Commit times remembered.
+const TIMES: usize = 1024;
+
+/// The thread's state.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) options: JournalOptions,
+    pub(super) shared: Arc<Shared>,
+    pub(super) book: Book,
+    /// By route number.
+    pub(super) windows: Vec<Window>,
+    pub(super) leases: Leases,
+    pub(super) history: std::sync::mpsc::Sender<Job>,
+    pub(super) quarantined: u64,
+    pub(super) commits: u64,
+    /// The last commits, microseconds, oldest overwritten.
+    pub(super) times: Vec<u64>,
+    /// Why nothing can be written now.
+    pub(super) fault: Option<String>,
+    retry_at: Instant,
+    backoff: Duration,
+    strikes: HashMap<u64, u32>,
+    /// A new head could not be made; not before this time again.
+    roll_after: Option<Instant>,
+    /// The history could not be written; not before this time again.
+    archive_after: Option<Instant>,
+    historian: Option<JoinHandle<()>>,
+    lock: Lock,
+}
+
+/// A group as it grows.
+#[derive(Default)]
+struct Group {
+    staged: Staged,
+    records: usize,
+    bytes: usize,
+    replies: Vec<Reply<()>>,
+    updates: Vec<Update>,
+    ended: Vec<CallKey>,
+    settled: Vec<(DeliveryKey, u16, Settled)>,
+    /// Routes with something new.
+    routes: Vec<u16>,
+    /// Why the group cannot be committed.
+    failed: Option<(u64, Fault)>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        options: JournalOptions,
+        shared: Arc<Shared>,
+        book: Book,
+        history: std::sync::mpsc::Sender<Job>,
+        quarantined: u64,
+        lock: Lock,
+    ) -> Self {
+        Self {
+            options,
+            shared,
+            book,
+            windows: Vec::new(),
+            leases: Leases::new(),
+            history,
+            quarantined,
+            commits: 0,
+            times: Vec::new(),
+            fault: None,
+            retry_at: Instant::now(),
+            backoff: BACKOFF.0,
+            strikes: HashMap::new(),
+            roll_after: None,
+            archive_after: None,
+            historian: None,
+            lock,
+        }
+    }
+
+    /// The history's thread, ended with this one.
+    pub(super) fn with_historian(mut self, historian: JoinHandle<()>) -> Self {
+        self.historian = Some(historian);
+        self
+    }
+
+    /// Runs until closed, or until every handle is gone.
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let closing = self.serve(&mut commands);
+        // nobody can ask any more, and the history's thread cannot wait for us to listen
+        drop(commands);
+        self.shared.stop();
+        let _ = self.history.send(Job::Stop);
+        if let Some(historian) = self.historian.take() {
+            let _ = historian.join();
+        }
+        self.shared.pool.close_all();
+        drop(self.lock);
+        if let Some(reply) = closing {
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Option<Reply<()>> {
+        self.look_after_generations();
+        while let Some(first) = commands.blocking_recv() {
+            let mut group = Group::default();
+            let mut later = Vec::new();
+            self.take(first, &mut group, &mut later);
+            while group.records < GROUP_RECORDS && group.bytes < GROUP_BYTES {
+                let Ok(next) = commands.try_recv() else { break };
+                self.take(next, &mut group, &mut later);
+            }
+            self.commit(group);
+            for command in later {
+                if let Command::Close(reply) = command {
+                    return Some(reply);
+                }
+                self.answer(command);
+            }
+            self.look_after_generations();
+        }
+        None
+    }
+
+    fn take(&mut self, command: Command, group: &mut Group, later: &mut Vec<Command>) {
+        match command {
+            Command::Append(batch, reply) => {
+                group.records += batch.records;
+                group.bytes += batch.bytes;
+                group.replies.push(reply);
+                self.stage(group, |writer, group| writer.stage_append(*batch, group));
+            }
+            Command::Settle(at, Settlement::Released, _, reply) => {
+                self.release(at);
+                let _ = reply.send(Ok(()));
+            }
+            Command::Settle(at, settlement, now, reply) => {
+                group.records += 3;
+                group.replies.push(reply);
+                self.stage(group, |writer, group| writer.stage_settle(at, &settlement, now, group));
+            }
+            Command::SetNote(name, value, reply) => {
+                group.records += 1;
+                group.replies.push(reply);
+                self.stage(group, |writer, group| {
+                    match value {
+                        Some(value) => group.staged.put(writer.book.head, key::note(&name), &value),
+                        None => group.staged.remove(writer.book.head, key::note(&name)),
+                    }
+                    Ok(())
+                });
+            }
+            other => later.push(other),
+        }
+    }
+
+    fn stage(
+        &mut self,
+        group: &mut Group,
+        place: impl FnOnce(&mut Self, &mut Group) -> Result<(), (u64, Fault)>,
+    ) {
+        if group.failed.is_some() {
+            return;
+        }
+        let placed = self.ready().and_then(|()| place(self, group));
+        group.failed = placed.err();
+    }
+
+    fn stage_append(&mut self, batch: Prepared, group: &mut Group) -> Result<(), (u64, Fault)> {
+        let head = self.head()?;
+        let number = self.book.head;
+        let routes = self
+            .book
+            .append(&mut group.staged, &head, &batch, wall_clock().0)
+            .map_err(|fault| (number, fault))?;
+        group.routes.extend(routes);
+        group.updates.extend(batch.updates);
+        group.ended.extend(batch.ended);
+        Ok(())
+    }
+
+    fn stage_settle(
+        &mut self,
+        at: DeliveryKey,
+        settlement: &Settlement,
+        now: Micros,
+        group: &mut Group,
+    ) -> Result<(), (u64, Fault)> {
+        // not leased: settled already, or its generation was put aside
+        let Some(lease) = self.leases.get(&at).copied().filter(|lease| !lease.settling) else {
+            return Ok(());
+        };
+        let store = self.store(at.generation)?;
+        let settled = outbox::settle(&mut self.book, &mut group.staged, &store, at, &lease, settlement, now)
+            .map_err(|fault| (at.generation, fault))?;
+        if let Some(lease) = self.leases.get_mut(&at) {
+            lease.settling = true;
+        }
+        group.settled.push((at, lease.route, settled));
+        Ok(())
+    }
+
+    /// Makes a group durable, then lets it be seen, then answers.
+    fn commit(&mut self, mut group: Group) {
+        let written = match group.failed.take() {
+            Some(failed) => Err(failed),
+            None => self.write(&mut group.staged),
+        };
+        let answer = match written {
+            Ok(()) => {
+                self.show(&mut group);
+                Ok(())
+            }
+            Err((generation, fault)) => {
+                let error = self.io_error(generation, &fault);
+                self.fail(generation, fault);
+                Err(error)
+            }
+        };
+        for reply in group.replies {
+            let _ = reply.send(answer.clone());
+        }
+    }
+
+    /// Writes what is staged: sealed generations first, the head last; each is flushed and synced.
+    pub(super) fn write(&mut self, staged: &mut Staged) -> Result<(), (u64, Fault)> {
+        self.book.close_group(staged);
+        if staged.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let stores: BTreeMap<u64, _> = staged.take();
+        let opened = stores
+            .into_iter()
+            .map(|(generation, batch)| Ok((generation, self.store(generation)?, batch)))
+            .collect::<Result<Vec<_>, (u64, Fault)>>()?;
+        {
+            let _hidden = self.shared.hide();
+            for (generation, store, batch) in opened {
+                store.apply(batch).and_then(|()| store.sync()).map_err(|fault| (generation, fault))?;
+            }
+        }
+        self.backoff = BACKOFF.0;
+        self.strikes.clear();
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let slot = usize::try_from(self.commits % TIMES as u64).unwrap_or(0);
+        match self.times.get_mut(slot) {
+            Some(time) => *time = micros,
+            None => self.times.push(micros),
+        }
+        self.commits += 1;
+        Ok(())
+    }
+
+    fn show(&mut self, group: &mut Group) {
+        for (at, route, settled) in std::mem::take(&mut group.settled) {
+            self.settled(at, route, settled);
+        }
+        self.book.forget_ended(&group.ended);
+        for route in &group.routes {
+            self.wake(*route);
+        }
+        if !group.updates.is_empty() {
+            // nobody may be listening
+            let _ = self.shared.updates.send(Arc::new(std::mem::take(&mut group.updates)));
+        }
+    }
+
+    /// A settlement is on disk.
+    pub(super) fn settled(&mut self, at: DeliveryKey, route: u16, settled: Settled) {
+        self.leases.remove(&at);
+        match settled {
+            Settled::Final => {
+                if self.window(route).settled(at) {
+                    self.wake(route);
+                }
+            }
+            Settled::Again(next) => {
+                if let Some(generation) = self.book.generations.get_mut(&at.generation) {
+                    generation.route(route).scan.scheduled(next, at);
+                }
+                self.wake(route);
+            }
+        }
+    }
+
+    pub(super) fn release(&mut self, at: DeliveryKey) {
+        if self.leases.get(&at).is_some_and(|lease| lease.settling) {
+            return;
+        }
+        if let Some(lease) = self.leases.remove(&at) {
+            self.window(lease.route).ready(at, lease.state.next);
+            self.wake(lease.route);
+        }
+    }
+
+    pub(super) fn wake(&self, route: u16) {
+        if let Some(name) = self.book.routes.name(route) {
+            self.shared.wake(name);
+        }
+    }
+
+    pub(super) fn window(&mut self, route: u16) -> &mut Window {
+        let index = usize::from(route);
+        if self.windows.len() <= index {
+            self.windows.resize_with(index + 1, Window::default);
+        }
+        &mut self.windows[index]
+    }
+
+    /// The head's store.
+    pub(super) fn head(&mut self) -> Result<Arc<Store>, (u64, Fault)> {
+        self.store(self.book.head)
+    }
+
+    /// A generation's store; its own counters replace those of its summary when it is first opened.
+    pub(super) fn store(&mut self, number: u64) -> Result<Arc<Store>, (u64, Fault)> {
+        let fault = |fault| (number, fault);
+        let store = self.shared.pool.get(number).map_err(fault)?;
+        if let Some(generation) = self.book.generations.get_mut(&number)
+            && !generation.exact
+        {
+            head::read_counters(&store, generation).map_err(fault)?;
+        }
+        Ok(store)
+    }
+
+    /// Whether anything can be read or written now; after an error this is where it is tried again.
+    pub(super) fn ready(&mut self) -> Result<(), (u64, Fault)> {
+        let Some(why) = self.fault.clone() else { return Ok(()) };
+        let head = self.book.head;
+        if Instant::now() < self.retry_at {
+            return Err((head, Fault::Io(why)));
+        }
+        self.reload().map_err(|fault| {
+            self.put_off(fault.why().to_owned());
+            (head, fault)
+        })
+    }
+
+    /// Drops every handle; what is in memory is not trusted either.
+    pub(super) fn fail(&mut self, generation: u64, fault: Fault) {
+        if self.fault.is_some() {
+            return;
+        }
+        tracing::error!(generation, why = fault.why(), "the journal failed; it is opened again");
+        self.shared.pool.close_all();
+        self.put_off(fault.why().to_owned());
+        if let Fault::Damaged(why) = fault {
+            let strikes = self.strikes.entry(generation).or_default();
+            *strikes += 1;
+            if *strikes >= STRIKES {
+                self.put_aside(generation, &why);
+            }
+            self.retry_at = Instant::now();
+        }
+        let _ = self.ready();
+    }
+
+    fn put_off(&mut self, why: String) {
+        self.fault = Some(why);
+        self.retry_at = Instant::now() + self.backoff;
+        self.backoff = (self.backoff * 2).min(BACKOFF.1);
+    }
+
+    fn put_aside(&mut self, generation: u64, why: &str) {
+        match head::put_aside(&self.shared.pool, generation, &self.shared.quarantine()) {
+            Ok(path) => self.was_put_aside(&path, why),
+            Err(fault) => tracing::error!(generation, why = fault.why(), "cannot put a generation aside"),
+        }
+        self.strikes.remove(&generation);
+    }
+
+    fn was_put_aside(&mut self, path: &PathBuf, why: &str) {
+        self.quarantined += 1;
+        tracing::error!(path = %path.display(), why, "a damaged part of the journal was put aside");
+    }
+
+    fn reload(&mut self) -> Result<(), Fault> {
+        let loaded = head::load(&self.shared.pool, &self.shared.quarantine())?;
+        for (path, why) in &loaded.quarantined {
+            self.was_put_aside(path, why);
+        }
+        self.book = loaded.book;
+        if loaded.needs_head {
+            self.make_head()?;
+        }
+        self.windows.clear();
+        let there = &self.book.generations;
+        self.leases.retain(|at, _| there.contains_key(&at.generation));
+        for lease in self.leases.values_mut() {
+            lease.settling = false;
+        }
+        self.fault = None;
+        self.shared.wake_all();
+        Ok(())
+    }
+
+    pub(super) fn make_head(&mut self) -> Result<(), Fault> {
+        let pool = &self.shared.pool;
+        let old = if self.book.generations.contains_key(&self.book.head) {
+            Some(pool.get(self.book.head)?)
+        } else {
+            None
+        };
+        head::create(pool, &mut self.book, old.as_deref(), &self.options.pbx, wall_clock().0)
+    }
+
+    pub(super) fn io_error(&self, generation: u64, fault: &Fault) -> JournalError {
+        JournalError::Io { path: self.shared.pool.path(generation), why: fault.why().to_owned() }
+    }
+
+    /// Seals a full head, hands settled generations to the history.
+    fn look_after_generations(&mut self) {
+        if self.fault.is_some() {
+            return;
+        }
+        if self.head_is_full() && self.roll_after.is_none_or(|after| Instant::now() >= after) {
+            self.roll_after = None;
+            if let Err(fault) = self.make_head() {
+                tracing::error!(why = fault.why(), "cannot make a new generation; the old one goes on");
+                self.roll_after = Some(Instant::now() + Duration::from_secs(10));
+            }
+        }
+        if self.archive_after.is_some_and(|after| Instant::now() < after) {
+            return;
+        }
+        let settled =
+            |generation: &Generation| generation.sealed && !generation.archiving && generation.pending() == 0;
+        let done: Vec<u64> = self
+            .book
+            .generations
+            .iter()
+            .filter(|(_, generation)| settled(generation))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in done {
+            if let Err((number, fault)) = self.store(number) {
+                return self.fail(number, fault);
+            }
+            if let Some(generation) = self.book.generations.get_mut(&number).filter(|found| settled(found)) {
+                generation.archiving = true;
+                let _ = self.history.send(Job::Archive(number));
+            }
+        }
+    }
+
+    /// The history could not take a generation: it stays in the outbox for now.
+    pub(super) fn archive_later(&mut self, number: u64) {
+        if let Some(generation) = self.book.generations.get_mut(&number) {
+            generation.archiving = false;
+        }
+        self.archive_after = Some(Instant::now() + Duration::from_secs(10));
+    }
+
+    fn head_is_full(&self) -> bool {
+        let next = self.book.next;
+        let records = next.sequence.saturating_sub(1);
+        records >= self.options.generation_records
+            || next.bytes >= GENERATION_BYTES.min(self.options.max_size / 16)
+            || (records > 0 && wall_clock().0.saturating_sub(next.created) >= GENERATION_AGE)
+    }
+}
+
+/// Now, by the system's clock.
+pub(super) fn wall_clock() -> Micros {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,36 @@
+//! What systemd is told (`sd_notify(3)`); nothing where `NOTIFY_SOCKET` is not set.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// Configuration read, journal open, API bound. Not: Asterisk reached, which may take hours.
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// One line for `systemctl status`.
+pub fn status(line: &str) {
+    tell(&[NotifyState::Status(line)]);
+}
+
+/// Going down on purpose.
+pub fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+/// The watchdog's food.
+pub fn alive() {
+    tell(&[NotifyState::Watchdog]);
+}
+
+/// How often [`alive`] is wanted: a third of systemd's limit.
+pub fn watchdog_every() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|limit| limit / 3)
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(why) = sd_notify::notify(states) {
+        tracing::debug!(reason = %why, "systemd could not be notified");
+    }
+}

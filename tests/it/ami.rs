@@ -1,0 +1,288 @@
+//! The connection against a peer that misbehaves in every way a real one can, and some more.
+//! What a well-behaved Asterisk does is tested beside a real one.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use callpost::ami::{self, AmiHealth, Feed, FeedReceiver};
+use callpost::config;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// Longer than any wait of the agent, also when time is paused.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn config(address: SocketAddr) -> config::Ami {
+    config::Ami {
+        address: address.to_string(),
+        username: "callpost".to_owned(),
+        secret: "s3cr:et".into(),
+        tls: false,
+        ca_file: None,
+        server_name: None,
+    }
+}
+
+/// One accepted connection of the scripted peer.
+struct Peer {
+    stream: BufReader<TcpStream>,
+}
+
+impl Peer {
+    async fn accept(listener: &TcpListener) -> Self {
+        let (stream, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+
+    async fn say(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// The next action's name and headers; `None` when the agent hung up.
+    async fn hear(&mut self) -> Option<Vec<(String, String)>> {
+        let mut headers = Vec::new();
+        loop {
+            let mut line = String::new();
+            let read = timeout(PATIENCE, self.stream.read_line(&mut line)).await.unwrap().ok()?;
+            if read == 0 {
+                return None;
+            }
+            match line.trim_end().split_once(": ") {
+                Some((key, value)) => headers.push((key.to_owned(), value.to_owned())),
+                None => return Some(headers),
+            }
+        }
+    }
+
+    /// Answers actions as Asterisk does, with `refuse` denied, until `until` was answered.
+    async fn serve(&mut self, until: &str, refuse: &[&str]) {
+        while let Some(headers) = self.hear().await {
+            let get = |key: &str| {
+                headers.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone()).unwrap_or_default()
+            };
+            let (action, id) = (get("Action"), get("ActionID"));
+            if refuse.contains(&action.as_str()) {
+                self.say(&format!("Response: Error\r\nActionID: {id}\r\nMessage: Permission denied\r\n\r\n"))
+                    .await;
+            } else {
+                self.answer(&action, &id, &headers).await;
+            }
+            if action == until {
+                return;
+            }
+        }
+        panic!("the agent hung up before {until}");
+    }
+
+    async fn answer(&mut self, action: &str, id: &str, headers: &[(String, String)]) {
+        let ok = format!("Response: Success\r\nActionID: {id}\r\n");
+        let list = |complete: &str, items: &str| {
+            format!(
+                "{ok}EventList: start\r\nMessage: will follow\r\n\r\n{items}Event: {complete}\r\nActionID: {id}\r\nEventList: Complete\r\nListItems: 1\r\n\r\n"
+            )
+        };
+        let text = match action {
+            "Challenge" => format!("{ok}Challenge: 129571437\r\n\r\n"),
+            "Login" => {
+                // md5("129571437" + "s3cr:et")
+                let key = headers.iter().find(|(k, _)| k == "Key").map(|(_, v)| v.as_str());
+                assert_eq!(key, Some(KEY));
+                format!(
+                    "{ok}Message: Authentication accepted\r\n\r\nEvent: FullyBooted\r\nPrivilege: system,all\r\nStatus: Fully Booted\r\n\r\n"
+                )
+            }
+            "CoreSettings" => format!("{ok}AsteriskVersion: 22.10.1\r\nCoreCDRenabled: Yes\r\n\r\n"),
+            "CoreStatus" => format!("{ok}CoreStartupDate: 2026-11-21\r\nCoreStartupTime: 09:30:57\r\n\r\n"),
+            "Events" => format!("{ok}Events: On\r\n\r\n{}", hangup("1795252767.99")),
+            "CoreShowChannels" => list(
+                "CoreShowChannelsComplete",
+                &format!(
+                    "Event: CoreShowChannel\r\nActionID: {id}\r\nChannel: PJSIP/trunk-00000002\r\nChannelState: 6\r\nUniqueid: 1795253688.7\r\nLinkedid: 1795253688.7\r\nApplication: Dial\r\nDuration: 00:00:03\r\nBridgeId: b1\r\n\r\n"
+                ),
+            ),
+            "Status" => list(
+                "StatusComplete",
+                &format!(
+                    "Event: Status\r\nPrivilege: Call\r\nActionID: {id}\r\nChannel: PJSIP/trunk-00000002\r\nUniqueid: 1795253688.7\r\nLinkedid: 1795253688.7\r\nVariable: CDR(start,u)=1795253688.963400\r\nVariable: CDR(answer,u)=0.000000\r\nVariable: FROM_DID=5551000\r\n\r\n"
+                ),
+            ),
+            "BridgeList" => list("BridgeListComplete", ""),
+            "QueueStatus" => list(
+                "QueueStatusComplete",
+                &format!(
+                    "Event: QueueEntry\r\nActionID: {id}\r\nQueue: support\r\nPosition: 1\r\nChannel: PJSIP/trunk-00000002\r\nUniqueid: 1795253688.7\r\nWait: 7\r\n\r\n"
+                ),
+            ),
+            "Ping" => format!("{ok}Ping: Pong\r\nTimestamp: 1795253564.475506\r\n\r\n"),
+            other => panic!("unexpected action {other}"),
+        };
+        self.say(&text).await;
+    }
+}
+
+const KEY: &str = "d9baad6d50cde32c9aebb9dbcdc96701";
+
+fn hangup(uniqueid: &str) -> String {
+    format!(
+        "Event: Hangup\r\nPrivilege: call,all\r\nChannel: PJSIP/1001-00000001\r\nChannelState: 6\r\nUniqueid: {uniqueid}\r\nLinkedid: {uniqueid}\r\nCause: 16\r\nCause-txt: Normal Clearing\r\n\r\n"
+    )
+}
+
+struct Agent {
+    feed: FeedReceiver,
+    health: watch::Receiver<AmiHealth>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+async fn start() -> (TcpListener, Agent) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let agent = start_with(config(listener.local_addr().unwrap()));
+    (listener, agent)
+}
+
+fn start_with(config: config::Ami) -> Agent {
+    let (hub, feed) = ami::feed();
+    let health = hub.health();
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(hub.run(config, stop.clone()));
+    Agent { feed, health, stop, task }
+}
+
+impl Agent {
+    async fn error(&mut self) -> String {
+        let health =
+            timeout(PATIENCE, self.health.wait_for(|health| health.error.is_some())).await.unwrap().unwrap();
+        health.error.clone().unwrap()
+    }
+
+    async fn next(&mut self) -> Feed {
+        timeout(PATIENCE, self.feed.recv()).await.unwrap().unwrap()
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        timeout(PATIENCE, self.task).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_snapshot_comes_before_events_that_arrived_while_it_was_read() {
+    let (listener, mut agent) = start().await;
+    let mut peer = Peer::accept(&listener).await;
+    peer.say("Asterisk Call Manager/11.0.0\r\n").await;
+    peer.serve("QueueStatus", &[]).await;
+    let Feed::Event { event, .. } = agent.next().await else { panic!("FullyBooted first") };
+    assert!(matches!(event.kind, parsers::ami::EventKind::FullyBooted { .. }));
+    let Feed::Up { snapshot: Some(snapshot), .. } = agent.next().await else { panic!("then the snapshot") };
+    assert_eq!(snapshot.startup, "2026-11-21 09:30:57");
+    assert_eq!(snapshot.channels.len(), 1);
+    assert_eq!(snapshot.channels[0].start, Some(parsers::Micros(1_795_253_688_963_400)));
+    assert_eq!(snapshot.channels[0].answer, None);
+    assert_eq!(snapshot.channels[0].did.as_deref(), Some("5551000"));
+    assert_eq!(snapshot.waiting[0].wait, 7);
+    let Feed::Event { event, .. } = agent.next().await else { panic!("then what was held") };
+    assert!(matches!(event.kind, parsers::ami::EventKind::Hangup { .. }));
+    assert!(agent.health.borrow().connected);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_told_once_and_made_again() {
+    let (listener, mut agent) = start().await;
+    for _ in 0..2 {
+        let mut peer = Peer::accept(&listener).await;
+        peer.say("Asterisk Call Manager/11.0.0\r\n").await;
+        peer.serve("QueueStatus", &[]).await;
+        while !matches!(agent.next().await, Feed::Up { .. }) {}
+        peer.say("Event: Hangup\r\nPrivilege: call,all\r\nUniq").await;
+        drop(peer);
+        loop {
+            match agent.next().await {
+                Feed::Lost { .. } => break,
+                // The one that was held; never the torn one.
+                Feed::Event { .. } => {}
+                Feed::Up { .. } => panic!("up before it was lost"),
+            }
+        }
+    }
+    assert_eq!(agent.health.borrow().logins, 2);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_named_with_the_user_and_not_the_secret() {
+    let (listener, mut agent) = start().await;
+    let mut peer = Peer::accept(&listener).await;
+    peer.say("Asterisk Call Manager/11.0.0\r\n").await;
+    peer.serve("Challenge", &[]).await;
+    let id = peer.hear().await.unwrap().into_iter().find(|(key, _)| key == "ActionID").unwrap().1;
+    peer.say(&format!("Response: Error\r\nActionID: {id}\r\nMessage: Authentication failed\r\n\r\n")).await;
+    let error = agent.error().await;
+    assert!(error.contains("\"callpost\"") && error.contains("Authentication failed"), "{error}");
+    assert!(error.contains("manager.conf") && !error.contains("s3cr:et"), "{error}");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn missing_permissions_are_listed_and_live_events_still_flow() {
+    let (listener, mut agent) = start().await;
+    let mut peer = Peer::accept(&listener).await;
+    peer.say("Asterisk Call Manager/11.0.0\r\n").await;
+    peer.serve("CoreShowChannels", &["CoreSettings", "CoreStatus", "CoreShowChannels"]).await;
+    while !matches!(agent.next().await, Feed::Up { snapshot: None, .. }) {}
+    assert!(matches!(agent.next().await, Feed::Event { .. }));
+    agent.health.wait_for(|health| health.connected).await.unwrap();
+    let denied = agent.health.borrow().denied.join("\n");
+    assert!(denied.contains("CoreShowChannels: Permission denied"), "{denied}");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_old_asterisk_and_another_service_are_named_for_what_they_are() {
+    for (first_line, says) in [
+        ("Asterisk Call Manager/1.3\r\n", "Asterisk 13 or newer"),
+        ("SSH-2.0-OpenSSH_9.2p1\r\n", "\"SSH-2.0-OpenSSH_9.2p1\""),
+    ] {
+        let (listener, mut agent) = start().await;
+        let mut peer = Peer::accept(&listener).await;
+        peer.say(first_line).await;
+        let error = agent.error().await;
+        assert!(error.contains(says), "{error}");
+        agent.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_silent_peer_is_given_up_before_and_after_the_login() {
+    let (listener, mut agent) = start().await;
+    let quiet = Peer::accept(&listener).await;
+    tokio::time::pause();
+    let error = agent.error().await;
+    assert!(error.contains("no banner within 10 s"), "{error}");
+    drop(quiet);
+    let mut peer = Peer::accept(&listener).await;
+    tokio::time::resume();
+    peer.say("Asterisk Call Manager/11.0.0\r\n").await;
+    peer.serve("QueueStatus", &[]).await;
+    agent.health.wait_for(|health| health.connected).await.unwrap();
+    // Two pings that nobody answers.
+    tokio::time::pause();
+    assert_eq!(peer.hear().await.unwrap()[0].1, "Ping");
+    assert_eq!(peer.hear().await.unwrap()[0].1, "Ping");
+    let error = agent.error().await;
+    assert!(error.contains("no answer within 10 s"), "{error}");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_there_says_where_and_what_to_look_at() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let mut agent = start_with(config(free));
+    let error = agent.error().await;
+    assert!(error.contains(&free.to_string()) && error.contains("manager.conf"), "{error}");
+    agent.stop().await;
+}
