@@ -110,11 +110,6 @@ impl Tracker {
         state.flush()
     }
 
-    /// Where creates come from, once known.
-    pub fn cdr_source(&self) -> Option<super::CdrSource> {
-        None
-    }
-
     /// When [`Input::Tick`] is wanted next.
     pub fn deadline(&self) -> Option<Micros> {
         self.state.deadline()
