@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use bytes::BytesMut;
 use callpost::calls::{
@@ -45,9 +46,12 @@ url = "https://hooks.example.com/pbx"
 events = ["call.state", "call.dtmf", "sms.received"]
 "#;
 
-pub fn config() -> Config {
-    let loaded = config::load_text(CONFIG, "replay.toml", &config::Environment::default());
-    loaded.unwrap_or_else(|faults| panic!("{faults:?}")).config
+pub fn config() -> &'static Config {
+    static LOADED: LazyLock<Config> = LazyLock::new(|| {
+        let loaded = config::load_text(CONFIG, "replay.toml", &config::Environment::default());
+        loaded.unwrap_or_else(|faults| panic!("{faults:?}")).config
+    });
+    &LOADED
 }
 
 /// Where recordings are, and how exactly they keep the times of the catalogue.
@@ -167,7 +171,7 @@ pub struct Run {
 impl Run {
     pub fn new() -> Self {
         Self {
-            tracker: Tracker::new(&config()),
+            tracker: Tracker::new(config()),
             objects: BTreeMap::new(),
             updates: Vec::new(),
             groups: Vec::new(),
@@ -205,7 +209,7 @@ impl Run {
     /// The agent stops and starts again: a tracker from the objects.
     pub fn restart(&mut self) {
         let objects = self.objects.iter().map(|(key, value)| (key.clone(), value.clone()));
-        let (tracker, faults) = Tracker::restore(&config(), objects, self.now);
+        let (tracker, faults) = Tracker::restore(config(), objects, self.now);
         assert_eq!(faults, Vec::<String>::new());
         self.tracker = tracker;
     }
@@ -338,7 +342,7 @@ fn listing(run: &Run, zero: Micros) -> String {
 
 /// What is not as the catalogue says, or nothing.
 pub fn faults(directory: &str, name: &str, run: &Run, tolerance: Tolerance) -> String {
-    let routes = Routes::new(&config());
+    let routes = Routes::new(config());
     let expected = expected(directory, name);
     let (creates, base) = creates(&routes, &run.groups);
     let mut faults = String::new();
