@@ -10,6 +10,7 @@ mod ami;
 mod config;
 mod expect;
 mod lab;
+mod promises;
 mod real_asterisk;
 mod receiver;
 mod replay;
