@@ -3,6 +3,7 @@
 //! ```text
 //! <directory>/lock                     flock; held while a process has the journal
 //! <directory>/format                   the text "callpost journal 1\n"
+//! <directory>/witness                  how far the journal had come (`witness.rs`)
 //! <directory>/outbox/<number>/         outbox generations, 20 decimal digits, each a sled store
 //! <directory>/history/<YYYY-MM-DD>/    history, one sled store a UTC day
 //! <directory>/history/<YYYY-MM-DD>.<number>   what that day got from that generation (`seek.rs`)
@@ -36,7 +37,8 @@
 //! | `k` call | JSON: the last delivery of an open call on each route, its sequence |
 //! | `v` call_id:8 | a live leg: `@` start:8, see `L`; or its last update as JSON when that is of an older generation |
 //! | `y` route:2 reason | count, 8 bytes: left out on purpose |
-//! | `g` number:8 | JSON: a sealed generation's summary: counters, and whether they are behind. An older directory without one is done with |
+//! | `g` number:8 | JSON: a sealed generation's summary: counters, and whether they are behind |
+//! | `f` number:8 | a generation is done with: its directory may be removed |
 //! | `Q` route:2 | the counters of generations that are gone |
 //! | `q` route:2 | the counters of this generation |
 //! | `c` call | the call's number in this generation, 8 bytes |
@@ -270,6 +272,7 @@ pub(super) mod key {
     pub(in crate::journal) const LIVE: u8 = b'v';
     pub(in crate::journal) const SKIPPED: u8 = b'y';
     pub(in crate::journal) const SUMMARY: u8 = b'g';
+    pub(in crate::journal) const FOLDED: u8 = b'f';
     pub(in crate::journal) const CARRIED: u8 = b'Q';
     pub(in crate::journal) const COUNTERS: u8 = b'q';
     pub(in crate::journal) const CALL: u8 = b'c';
@@ -330,6 +333,10 @@ pub(super) mod key {
 
     pub(in crate::journal) fn summary(generation: u64) -> Vec<u8> {
         join(SUMMARY, &[&generation.to_be_bytes()])
+    }
+
+    pub(in crate::journal) fn folded(generation: u64) -> Vec<u8> {
+        join(FOLDED, &[&generation.to_be_bytes()])
     }
 
     /// All records of a call.

@@ -34,6 +34,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod types;
+mod witness;
 mod writer;
 
 pub use store::Journal;
