@@ -73,7 +73,8 @@ pub(super) const OBJECT_PART: usize = 4 * 1024;
 /// The content of `format`.
 pub(super) const FORMAT: &str = "callpost journal 1\n";
 
-const MAGIC: [u8; 2] = [0xC7, 0x50];
+/// What every record begins with.
+pub(super) const MAGIC: [u8; 2] = [0xC7, 0x50];
 const VERSION: u8 = 1;
 const HEADER: usize = 12;
 
@@ -118,6 +119,17 @@ pub(super) fn unseal<'a>(key: &[u8], record: &'a [u8]) -> Result<&'a [u8], Damag
         return Err(Damaged("another key"));
     }
     Ok(&record[HEADER + key_len..])
+}
+
+/// The record that these bytes begin with: its key, its payload, its length.
+pub(super) fn record_at(bytes: &[u8]) -> Option<(&[u8], &[u8], usize)> {
+    let header = bytes.get(..HEADER)?;
+    let key_len = usize::from(header[3]);
+    let len = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+    let length = usize::try_from(len).ok()?.checked_add(HEADER + key_len)?;
+    let record = bytes.get(..length)?;
+    let key = &record[HEADER..HEADER + key_len];
+    Some((key, unseal(key, record).ok()?, length))
 }
 
 fn checksum(record: &[u8]) -> u32 {

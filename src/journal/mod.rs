@@ -26,6 +26,7 @@ mod lookup;
 mod open;
 mod outbox;
 mod pool;
+mod salvage;
 mod schedule;
 mod seek;
 mod shared;

@@ -80,6 +80,7 @@ pub(super) fn open(options: JournalOptions) -> Result<(Opened, Recovered), Journ
     if needs_head {
         writer.make_head().map_err(store_error)?;
     }
+    writer.salvage_all().map_err(|(_, fault)| store_error(fault))?;
     let recovered = recovered(&mut writer, quarantined).map_err(store_error)?;
     if recovered.lost > 0 {
         tracing::error!(records = recovered.lost, "records at the end of a generation are lost");

@@ -453,6 +453,7 @@ impl Writer {
             lease.settling = false;
         }
         self.fault = None;
+        self.salvage_all().map_err(|(_, fault)| fault)?;
         self.shared.wake_all();
         Ok(())
     }
