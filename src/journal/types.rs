@@ -232,6 +232,10 @@ pub struct Recovered {
     pub objects: Vec<(ObjectKey, Vec<u8>)>,
     /// Generations put aside because they would not open: path and reason.
     pub quarantined: Vec<(PathBuf, String)>,
+    /// Acknowledged records that a damaged file has lost, without its generation being put aside. As
+    /// after a quarantine of the newest generation, `objects` is empty then: what was lost is not
+    /// known, so live calls must be read back from Asterisk.
+    pub lost: u64,
     /// Deliveries that wait, per route.
     pub pending: Vec<(RouteId, u64)>,
 }
@@ -278,6 +282,9 @@ pub struct JournalStatus {
     pub days: u64,
     /// Generations put aside since the start.
     pub quarantined: u64,
+    /// Acknowledged records found missing since the start.
+    #[serde(default)]
+    pub lost: u64,
     /// Records of the head generation.
     pub head_records: u64,
     /// Open objects of the tracker.
