@@ -41,14 +41,12 @@ impl Micros {
     /// The form of AMI's `Timestamp` header and of `CDR(start,u)`.
     pub fn parse(text: &str) -> Option<Self> {
         let (secs, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        if !is_digits(secs) || !is_digits(fraction) || fraction.len() > 6 {
+        if fraction.len() > 6 || !is_digits(secs) || !is_digits(fraction) {
             return None;
         }
         let secs: i64 = secs.parse().ok()?;
-        let mut micros: i64 = 0;
-        for digit in fraction.bytes().chain(std::iter::repeat(b'0')).take(6) {
-            micros = micros * 10 + i64::from(digit - b'0');
-        }
+        let scale = 10_i64.pow(6_u32.saturating_sub(u32::try_from(fraction.len()).ok()?));
+        let micros = fraction.parse::<i64>().ok()?.checked_mul(scale)?;
         Some(Self(secs.checked_mul(Self::SECOND)?.checked_add(micros)?))
     }
 }

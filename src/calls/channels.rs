@@ -222,6 +222,8 @@ impl State {
         let Some(dial) = &dest.dial else { return Origin::Unknown };
         match &dial.by {
             Some(by) => self.real_party(by),
+            // what Page() dials (16) has no caller either, but the linkedid of who asked for it
+            None if dest.linked.as_str() != dest.id.as_str() => self.requester(dest),
             None => Origin::Originated,
         }
     }
@@ -248,8 +250,8 @@ impl State {
         Origin::Unknown
     }
 
-    /// A Local half that nobody dialled (a transfer by feature code): who is in its bridge, else
-    /// the call's first channel.
+    /// Who asked for a channel that nobody dialled (the Local half of a transfer by feature code):
+    /// who is in its bridge, else the call's first channel.
     fn requester(&self, half: &Chan) -> Origin {
         let others = half.bridge.as_ref().and_then(|bridge| self.bridges.get(bridge));
         let real = others.into_iter().flatten().find(|id| {

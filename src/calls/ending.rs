@@ -164,10 +164,13 @@ impl State {
     /// Another destination of the same caller answered.
     fn sibling_answered(&self, leg: &Leg, chan: &Chan) -> bool {
         let since = chan.dial.as_ref().map_or(leg.start, |dial| dial.at);
+        // who was dialled only after this one was given up is no sibling
+        let until = chan.dial.as_ref().and_then(|dial| dial.end).or(chan.gone).unwrap_or(self.at);
         self.channels_of(&chan.call).iter().any(|other| {
             let Some(dial) = &other.dial else { return false };
             let answered = dial.outcome == Some(Outcome::Answer) && dial.end.is_some_and(|end| end >= since);
             answered
+                && dial.at <= until
                 && other.id != chan.id
                 && other.side != Side::Local
                 && self.origin(other) == self.origin(chan)

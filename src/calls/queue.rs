@@ -157,6 +157,7 @@ impl State {
             visit.ended = Some(at);
             visit.due = Some(due);
         });
+        self.attempts_over(&visit.key);
     }
 
     /// Nobody connected within a second of Leave.

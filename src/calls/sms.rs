@@ -72,6 +72,8 @@ fn user_part(address: &str) -> &str {
     };
     let inner = inner.trim();
     let user = inner.split_once(':').map_or(inner, |(_, user)| user);
+    // Asterisk 16 cuts a UserEvent's value at its second colon
+    let user = if matches!(user, "sip" | "sips" | "pjsip" | "tel") { "" } else { user };
     user.split(['@', ';']).next().unwrap_or_default()
 }
 
@@ -136,6 +138,7 @@ mod tests {
             ("\"Ana\" <sip:1001@host;transport=udp>", "1001"),
             ("pjsip:1002@127.0.0.1", "1002"),
             ("584141234567", "584141234567"),
+            ("<sip>", ""),
             ("", ""),
         ] {
             assert_eq!(user_part(address), user, "{address}");

@@ -15,7 +15,10 @@ impl State {
     /// BlindTransfer: the transferer leaves soon.
     pub(super) fn blind_transfer(&mut self, transferer: &Uniqueid, extension: Option<&Arc<str>>) {
         for leg in self.legs_on(transferer) {
-            self.remark(&leg.key, format!("transfer:{}", extension.map_or("", |extension| &**extension)));
+            // a park is a transfer too, and its own event may come first
+            if !leg.info.iter().any(|info| info.starts_with("parked ")) {
+                self.remark(&leg.key, format!("transfer:{}", extension.map_or("", |extension| &**extension)));
+            }
             self.legs.edit(&leg.key, |leg| leg.transferred = true);
         }
     }

@@ -1,7 +1,7 @@
 //! The head's state in memory: a mirror of what is on disk and of what is staged. Nothing here
 //! decides what anybody sees; after a failed commit it is thrown away and read again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,8 @@ pub(super) struct Book {
     pub(super) skipped: BTreeMap<(u16, String), u64>,
     /// Counters of generations that are gone, by route.
     pub(super) carried: Vec<Counters>,
+    /// Generations that are in the history and counted; their directories may still be there.
+    pub(super) folded: BTreeSet<u64>,
     /// Generations on disk, the head among them.
     pub(super) generations: BTreeMap<u64, Generation>,
 }
@@ -76,6 +78,8 @@ pub(super) struct Generation {
     /// By route number.
     pub(super) routes: Vec<GenerationRoute>,
     pub(super) created: i64,
+    /// The next record's number when it was sealed; 0 for the head.
+    pub(super) sequence: u64,
     pub(super) sealed: bool,
     /// Its counters were read from itself, not from its summary.
     pub(super) exact: bool,
@@ -97,6 +101,9 @@ pub(super) struct GenerationRoute {
 pub(super) struct Summary {
     pub(super) created: i64,
     pub(super) routes: Vec<(u16, Counters)>,
+    /// The next record's number when it was sealed.
+    #[serde(default)]
+    pub(super) sequence: u64,
     /// Something was settled since: the counters must be read from the generation itself.
     #[serde(default)]
     pub(super) behind: bool,
@@ -164,7 +171,7 @@ impl Generation {
 
     pub(super) fn summary(&self) -> Summary {
         let routes = (0u16..).zip(&self.routes).map(|(number, route)| (number, route.counters)).collect();
-        Summary { created: self.created, routes, behind: self.behind }
+        Summary { created: self.created, routes, sequence: self.sequence, behind: self.behind }
     }
 }
 

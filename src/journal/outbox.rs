@@ -102,6 +102,13 @@ pub(super) fn entry(store: &Store, call: u64, at: DeliveryKey) -> Result<Option<
     Ok(record.and_then(Result::ok).and_then(|payload| StoredEntry::decode(&payload)))
 }
 
+/// How a delivery's last attempt ended; `None` before the first, or when the record is damaged.
+pub(super) fn last(store: &Store, call: u64, at: DeliveryKey) -> Result<Option<Settlement>, Fault> {
+    let record = store.get(&key::delivery(call, kind::OUTCOME, at))?;
+    let outcome = record.and_then(Result::ok).and_then(|text| serde_json::from_slice(&text).ok());
+    Ok(outcome.map(|outcome: StoredOutcome| outcome.settlement))
+}
+
 /// The state of a delivery: none when it is settled; `Err` when its record is damaged.
 pub(super) fn pending(
     store: &Store,

@@ -16,7 +16,7 @@ use super::command::{Command, Reply};
 use super::encode::Prepared;
 use super::engine::{Fault, Store};
 use super::format::key;
-use super::head;
+use super::head::{self, Loaded};
 use super::history::Job;
 use super::open::Lock;
 use super::outbox::{self, Leases, Settled};
@@ -24,6 +24,7 @@ use super::schedule::Window;
 use super::shared::Shared;
 use super::staged::Staged;
 use super::types::{DeliveryKey, JournalError, JournalOptions, Settlement};
+use super::witness::{self, Witness, WitnessFile};
 use crate::calls::{CallKey, Update};
 
 /// A group is closed at so many records …
@@ -51,6 +52,8 @@ pub(super) struct Writer {
     pub(super) leases: Leases,
     pub(super) history: std::sync::mpsc::Sender<Job>,
     pub(super) quarantined: u64,
+    /// Acknowledged records found missing.
+    pub(super) lost: u64,
     pub(super) commits: u64,
     /// The last commits, microseconds, oldest overwritten.
     pub(super) times: Vec<u64>,
@@ -64,6 +67,7 @@ pub(super) struct Writer {
     /// The history could not be written; not before this time again.
     archive_after: Option<Instant>,
     historian: Option<JoinHandle<()>>,
+    witness: WitnessFile,
     lock: Lock,
 }
 
@@ -87,19 +91,20 @@ impl Writer {
     pub(super) fn new(
         options: JournalOptions,
         shared: Arc<Shared>,
-        book: Book,
+        loaded: Loaded,
         history: std::sync::mpsc::Sender<Job>,
-        quarantined: u64,
+        witness: WitnessFile,
         lock: Lock,
     ) -> Self {
         Self {
             options,
             shared,
-            book,
+            quarantined: loaded.quarantined.len() as u64,
+            lost: loaded.lost,
+            book: loaded.book,
             windows: Vec::new(),
             leases: Leases::new(),
             history,
-            quarantined,
             commits: 0,
             times: Vec::new(),
             fault: None,
@@ -109,6 +114,7 @@ impl Writer {
             roll_after: None,
             archive_after: None,
             historian: None,
+            witness,
             lock,
         }
     }
@@ -282,6 +288,10 @@ impl Writer {
             }
         }
         self.backoff = BACKOFF.0;
+        let witness = Witness { generation: self.book.head, sequence: self.book.next.sequence };
+        if let Err(error) = self.witness.write(witness) {
+            tracing::warn!(%error, "cannot write the witness file");
+        }
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let slot = usize::try_from(self.commits % TIMES as u64).unwrap_or(0);
         match self.times.get_mut(slot) {
@@ -360,7 +370,8 @@ impl Writer {
         if let Some(generation) = self.book.generations.get_mut(&number)
             && !generation.exact
         {
-            head::read_counters(&store, generation).map_err(fault)?;
+            let missing = head::read_counters(&store, generation).map_err(fault)?;
+            self.were_lost(number, missing);
         }
         Ok(store)
     }
@@ -416,8 +427,18 @@ impl Writer {
         tracing::error!(path = %path.display(), why, "a damaged part of the journal was put aside");
     }
 
+    /// Acknowledged records that are gone, though their generation can be read.
+    fn were_lost(&mut self, generation: u64, records: u64) {
+        if records > 0 {
+            self.lost += records;
+            tracing::error!(generation, records, "records at the end of a generation are lost");
+        }
+    }
+
     fn reload(&mut self) -> Result<(), Fault> {
-        let loaded = head::load(&self.shared.pool, &self.shared.quarantine())?;
+        let witness = witness::read(&self.shared.directory);
+        let loaded = head::load(&self.shared.pool, &self.shared.quarantine(), witness)?;
+        self.were_lost(loaded.book.head, loaded.lost);
         for (path, why) in &loaded.quarantined {
             self.was_put_aside(path, why);
         }
@@ -432,6 +453,7 @@ impl Writer {
             lease.settling = false;
         }
         self.fault = None;
+        self.salvage_all().map_err(|(_, fault)| fault)?;
         self.shared.wake_all();
         Ok(())
     }

@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use super::breaker::BreakerState;
 use super::health::RouteHealth;
 use super::lane::{Attempt, Lane, Take};
-use super::retry::{Pause, Policy, jittered};
+use super::retry::{Pause, Policy, jittered, was_refused};
 use super::route::Route;
 use crate::calls::UpdateId;
 use crate::clock;
@@ -200,7 +200,7 @@ impl Worker {
         let attempt = Attempt {
             attempts: delivery.attempts,
             accepted: delivery.accepted,
-            refused: false,
+            refused: delivery.last.as_ref().is_some_and(was_refused),
             probe,
             started,
         };

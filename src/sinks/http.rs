@@ -103,15 +103,10 @@ impl Http {
     pub fn redact(&self, text: &str) -> String {
         let delivery = &self.settings.delivery;
         let url = &delivery.url;
-        let mut text = text.replace(url.as_str(), "[url]");
-        let path = &url[Position::BeforePath..];
-        if path.len() > 1 {
-            text = text.replace(path, "[url]");
-        }
-        for value in delivery.headers.iter().map(|(_, value)| value.expose_secret()) {
-            if !value.is_empty() {
-                text = text.replace(value, "[header]");
-            }
+        let text = without(text, url.as_str(), "[url]");
+        let mut text = without(&text, &url[Position::BeforePath..], "[url]");
+        for (_, value) in &delivery.headers {
+            text = without(&text, value.expose_secret(), "[header]");
         }
         text
     }
@@ -122,11 +117,11 @@ impl Http {
     /// # Errors
     /// When there was no answer.
     pub async fn exchange(&self, request: impl FnOnce(&Client) -> RequestBuilder) -> Result<Answer, Failure> {
-        let deadline = tokio::time::Instant::now() + self.settings.delivery.timeout;
         let client = self.client().await.map_err(|e| match e {
             Unusable::Configuration(why) => Failure::Unusable(why),
             Unusable::Address(why) => Failure::Forbidden(why),
         })?;
+        let deadline = tokio::time::Instant::now() + self.settings.delivery.timeout;
         let mut response = match tokio::time::timeout_at(deadline, request(client).send()).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(failure(error)),
@@ -277,6 +272,11 @@ impl Resolve for Guarded {
             }
         })
     }
+}
+
+/// The text without this secret. What is shorter than four bytes is in any text, and no secret.
+pub(super) fn without(text: &str, secret: &str, shown: &str) -> String {
+    if secret.len() < 4 { text.to_owned() } else { text.replace(secret, shown) }
 }
 
 fn failure(error: reqwest::Error) -> Failure {

@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use super::http::{Answer, Http};
+use super::http::{Answer, Http, without};
 use super::sink::{Class, Kind, Outcome, classify};
 use crate::config::Nimbox;
 
@@ -111,8 +111,8 @@ impl NimboxSink {
         let mut text = self.http.redact(text);
         let password = self.credentials.as_ref().map(|(_, password)| password.expose_secret());
         for (secret, shown) in [(Some(self.token.expose_secret()), "[token]"), (password, "[password]")] {
-            let Some(secret) = secret.filter(|secret| !secret.is_empty()) else { continue };
-            text = text.replace(secret, shown).replace(&encode(secret), shown);
+            let Some(secret) = secret else { continue };
+            text = without(&without(&text, secret, shown), &encode(secret), shown);
         }
         text
     }
@@ -192,8 +192,8 @@ pub(super) fn read_answer(answer: &Answer) -> (Class, String) {
     if said.phonecall_id.is_some_and(|id| id > 0) || says_it_exists(&messages) {
         return (Class::Duplicate, String::new());
     }
-    let messages = if messages.is_empty() { "it gave no reason".to_owned() } else { messages };
-    (Class::Refused, format!("NiMbox refused it: {messages}"))
+    let messages = if messages.is_empty() { "NiMbox gave no reason".to_owned() } else { messages };
+    (Class::Refused, messages)
 }
 
 /// `field: message` for each, as one line.

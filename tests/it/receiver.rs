@@ -19,6 +19,8 @@ pub enum Reply {
     SayAndHang(Vec<u8>),
     /// Writes the first, then the second over and over.
     Forever(Vec<u8>, Vec<u8>, Duration),
+    /// 200 with this body, after so long.
+    Later(String, Duration),
     /// Says nothing.
     Silence,
     /// Closes without an answer.
@@ -176,13 +178,9 @@ impl Receiver {
         *self.connections.lock().unwrap()
     }
 
-    /// Until so many requests have come.
+    /// Until so many requests have come, however long it takes in a time that is paused.
     pub async fn until(&self, requests: usize) {
-        let mut count = self.count.subscribe();
-        tokio::time::timeout(Duration::from_secs(30), count.wait_for(|count| *count >= requests))
-            .await
-            .unwrap()
-            .unwrap();
+        self.count.subscribe().wait_for(|count| *count >= requests).await.unwrap();
     }
 }
 
@@ -236,6 +234,13 @@ impl Served {
                         }
                     }
                     return false;
+                }
+                Reply::Later(body, pause) => {
+                    tokio::time::sleep(pause).await;
+                    let Reply::Say(bytes) = Reply::ok(&body) else { return false };
+                    if stream.write_all(&bytes).await.is_err() {
+                        return false;
+                    }
                 }
                 Reply::Silence => {
                     hang(stream).await;

@@ -14,7 +14,7 @@ use parsers::Micros;
 use crate::receiver::{Receiver, Reply, tls};
 
 /// Short enough not to be waited for, long enough for a loaded machine.
-const TIMEOUT: Duration = Duration::from_millis(700);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 fn config(sinks: &str) -> Config {
     let text = format!("[pbx]\nname = \"hq\"\ntimezone = \"America/Caracas\"\n{sinks}");
@@ -54,6 +54,7 @@ fn delivery(payload: Payload) -> Delivery {
         call: CallKey("fe5935cefbc82fc4e924bdaa21342a49c18c5dd9".into()),
         sequence: 77,
         attempts: 0,
+        last: None,
         accepted: Micros(0),
         payload,
     }
@@ -246,20 +247,22 @@ async fn every_row_of_the_table_over_a_real_socket() {
     }
     row("body breaks off", Reply::ok(TAKEN).cut_body(10), Unreadable, Delivered).await;
     row("body never ends", Reply::endless(), Unreadable, Delivered).await;
-    row("body hangs", Reply::ok(TAKEN).hang_body(10), Unreadable, Delivered).await;
-    row(
-        "a gigabyte announced",
-        Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n{}"),
-        Unreadable,
-        Delivered,
-    )
-    .await;
-    row("headers dribble", Reply::dribble(), Unreachable, Unreachable).await;
     row("endless headers", Reply::endless_headers(), Unreachable, Unreachable).await;
-    row("silence", Reply::Silence, Unreachable, Unreachable).await;
     row("closes", Reply::Close, Unreachable, Unreachable).await;
     row("resets", Reply::Reset, Unreachable, Unreachable).await;
-    row("no HTTP", Reply::raw("220 smtp.example.com ESMTP\r\n"), Unreachable, Unreachable).await;
+    // these end by the timeout
+    tokio::join!(
+        row("body hangs", Reply::ok(TAKEN).hang_body(10), Unreadable, Delivered),
+        row(
+            "a gigabyte announced",
+            Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n{}"),
+            Unreadable,
+            Delivered
+        ),
+        row("headers dribble", Reply::dribble(), Unreachable, Unreachable),
+        row("silence", Reply::Silence, Unreachable, Unreachable),
+        row("no HTTP", Reply::raw("220 smtp.example.com ESMTP\r\n"), Unreachable, Unreachable)
+    );
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! Event A, an odd B, event C: all three arrive, whatever real PBXs and modules have done to B.
 
-use crate::wire::{frames, frames_of, names};
+use bytes::BytesMut;
 use parsers::ami::{Codec, Frame};
+use tokio_util::codec::Decoder;
+
+use crate::wire::{frames, frames_of, names};
 
 const A: &[u8] = b"Event: A\r\nPrivilege: call,all\r\n\r\n";
 const C: &[u8] = b"Event: C\r\nPrivilege: call,all\r\nUniqueid: 1.1\r\n\r\n";
@@ -113,4 +116,17 @@ fn a_torn_tail_gives_nothing() {
     for end in A.len()..whole.len() {
         assert_eq!(names(&frames(&whole[..end])), ["A"], "cut at {end}");
     }
+}
+
+#[test]
+fn a_codec_goes_on_after_an_end() {
+    let (mut codec, mut buffer) = (Codec::after_banner(), BytesMut::from(&C[..40]));
+    assert_eq!(codec.decode(&mut buffer).expect("never fails"), None);
+    assert_eq!(codec.decode_eof(&mut buffer).expect("never fails"), None);
+    let mut got = Vec::new();
+    for byte in A {
+        buffer.extend_from_slice(&[*byte]);
+        got.extend(codec.decode(&mut buffer).expect("never fails"));
+    }
+    assert_eq!(names(&got), ["A"]);
 }
