@@ -150,6 +150,9 @@ impl Show {
                 for (initiated, source) in &creates {
                     self.lines.create(initiated, source, index);
                 }
+                if scene.name == "sms" {
+                    self.lines.text(index);
+                }
                 let caption = if self.words.spanish { scene.spanish } else { scene.english };
                 let now = paint(style::DIM, self.lines.time(crate::clock::now()));
                 out.line(format!("{now}  {}  {}", Lines::letter(index), paint(style::BOLD, caption)))

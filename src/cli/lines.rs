@@ -31,6 +31,8 @@ const PARTIES_WIDTH: usize = 44;
 pub struct Lines {
     zone: TimeZone,
     calls: HashMap<String, usize>,
+    /// The letter of texts, which have no call.
+    texts: Option<usize>,
     /// Creates by time and source: the calls they are of.
     creates: HashMap<(String, String), usize>,
 }
@@ -38,12 +40,17 @@ pub struct Lines {
 impl Lines {
     /// Times are shown in that zone.
     pub fn new(zone: TimeZone) -> Self {
-        Self { zone, calls: HashMap::new(), creates: HashMap::new() }
+        Self { zone, calls: HashMap::new(), texts: None, creates: HashMap::new() }
     }
 
     /// Says which letter a call has, by its `src_hash`; without it, letters are given in order.
     pub fn call(&mut self, src_hash: &str, index: usize) {
         self.calls.insert(src_hash.to_owned(), index);
+    }
+
+    /// Says which letter the next texts have.
+    pub fn text(&mut self, index: usize) {
+        self.texts = Some(index);
     }
 
     /// Says which letter a create has.
@@ -149,6 +156,9 @@ impl Lines {
         if let Request::Create { initiated, source, .. } = request {
             return self.creates.get(&(initiated.trim_end_matches('Z').to_owned(), source.clone())).copied();
         }
+        if matches!(request, Request::Webhook { event, .. } if event == "sms.received") {
+            return self.texts;
+        }
         let call = request.text("src_hash");
         let test = matches!(request, Request::Webhook { event, .. } if event == "test");
         (!call.is_empty() && !test).then(|| self.letter_of(call))
@@ -202,7 +212,7 @@ fn parties(request: &Request) -> String {
     }
 }
 
-/// `Ana Pérez 1001`: users by name, others by number, and by name where they gave one.
+/// `Ana Pérez (1001)`: users by name, others by number, and by name where they gave one.
 fn party(request: &Request, side: &str) -> String {
     let number = request.text(side);
     named(request.text(&format!("{side}_name")), number)
@@ -214,7 +224,7 @@ fn named(name: &str, number: &str) -> String {
         ("", "") => "?".to_owned(),
         ("", number) => number.to_owned(),
         (name, number) if name == number || number.is_empty() => name.to_owned(),
-        (name, number) => format!("{name} {number}"),
+        (name, number) => format!("{name} ({number})"),
     }
 }
 

@@ -5,14 +5,32 @@ use serde::Serialize;
 use super::args;
 use super::exit::{CliError, Done};
 use super::out::{Out, paint, style};
-use crate::cdr::{Explained, Numbers};
+use crate::cdr::{Explained, ExplainedRule, Numbers};
 use crate::config::Config;
 
 #[derive(Serialize)]
 struct Answer<'a> {
     route: Option<&'a str>,
-    #[serde(flatten)]
-    explained: Explained,
+    number: &'a str,
+    length: usize,
+    min_length: usize,
+    rules: &'a [ExplainedRule],
+    sent: Option<&'a str>,
+    left_out: Option<&'static str>,
+}
+
+impl<'a> Answer<'a> {
+    fn new(route: Option<&'a str>, explained: &'a Explained) -> Self {
+        Self {
+            route,
+            number: &explained.number,
+            length: explained.length,
+            min_length: explained.min_length,
+            rules: &explained.rules,
+            sent: explained.result.as_deref().ok(),
+            left_out: explained.result.as_ref().err().map(|why| why.text()),
+        }
+    }
 }
 
 pub(super) fn number(config: &Config, args: &args::Number) -> Result<Done, CliError> {
@@ -20,7 +38,7 @@ pub(super) fn number(config: &Config, args: &args::Number) -> Result<Done, CliEr
     for (route, rules) in rules(config, args.route.as_deref())? {
         let explained = Numbers::new(rules).explain(&args.number);
         if out.json() {
-            out.value(&Answer { route, explained })?;
+            out.value(&Answer::new(route, &explained))?;
         } else {
             show(&mut out, route, &explained)?;
         }

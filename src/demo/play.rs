@@ -197,7 +197,14 @@ struct Cue {
     at: Instant,
     message: String,
     /// The scene that begins with it.
-    begins: Option<(usize, String, Vec<(String, String)>)>,
+    begins: Option<Beginning>,
+}
+
+struct Beginning {
+    index: usize,
+    src_hash: String,
+    /// Local time and source.
+    creates: Vec<(String, String)>,
 }
 
 impl Demo<'_> {
@@ -250,7 +257,7 @@ impl Demo<'_> {
                 .cdrs
                 .iter()
                 .filter_map(|(at, source)| Some((shift.local(at)?.replace(' ', "T"), source.clone())));
-            let mut begins = Some((index, src_hash, creates.collect()));
+            let mut begins = Some(Beginning { index, src_hash, creates: creates.collect() });
             for (at, message) in &recording.messages {
                 let at = start + timeline.delay(shift.time(*at));
                 cues.push(Cue { at, message: shift.message(message), begins: begins.take() });
@@ -279,7 +286,7 @@ impl Demo<'_> {
                 () = self.agent.failed() => return Err(DemoError::Ended),
                 () = sleep_until(next) => {
                     let Some(cue) = cues.pop_front() else { continue };
-                    if let Some((index, src_hash, creates)) = cue.begins {
+                    if let Some(Beginning { index, src_hash, creates }) = cue.begins {
                         self.summary.calls += 1;
                         let scene = &SCENES[index % SCENES.len()];
                         (self.tell)(News::Begins { index, scene, src_hash, creates })?;

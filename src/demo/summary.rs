@@ -34,9 +34,10 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Nothing was lost, doubled or out of order.
+    /// All arrived: nothing was lost, doubled or out of order, and nothing waits.
     pub fn is_clean(&self) -> bool {
-        self.lost == 0 && self.conflicts == 0 && self.out_of_order == 0 && self.pending == 0
+        let arrived = self.webhooks > 0 && self.creates > 0;
+        arrived && self.lost == 0 && self.conflicts == 0 && self.out_of_order == 0 && self.pending == 0
     }
 
     pub(super) fn count(&mut self, counts: Counts) {

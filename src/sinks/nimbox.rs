@@ -50,9 +50,11 @@ impl NimboxSink {
         self.http.host()
     }
 
-    /// Whether anybody answers there: a HEAD request to the service, without its token.
+    /// Whether anybody answers there: a HEAD request to the host's root, which makes no call.
     pub async fn probe(&self) -> Outcome {
-        let exchange = self.http.exchange(|client| client.head(self.create.clone())).await;
+        let mut root = self.create.clone();
+        root.set_path("/");
+        let exchange = self.http.exchange(|client| client.head(root)).await;
         classify(Kind::Webhook, exchange, |text| self.redact(text))
     }
 

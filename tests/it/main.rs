@@ -7,6 +7,7 @@
 )]
 
 mod ami;
+mod cli;
 mod config;
 mod expect;
 mod lab;
