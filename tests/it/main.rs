@@ -15,3 +15,4 @@ mod real_asterisk;
 mod replay;
 mod scenarios;
 mod sip;
+mod variants;
