@@ -129,7 +129,8 @@ impl<'r, 'a> Group<'r, 'a> {
     pub fn one_per_attempt(&self, kept: Vec<&'r Row<'a>>, dropped: &mut Dropped) -> Vec<&'r Row<'a>> {
         let mut stay = Vec::new();
         for own in by(kept, |row| self.originator(row)).into_values() {
-            let (answered, vain): (Vec<_>, Vec<_>) = own.into_iter().partition(|row| row.answered());
+            let (answered, vain): (Vec<_>, Vec<_>) =
+                own.iter().copied().partition(|row| row.answered() && !picked_up(row, &own));
             if answered.iter().any(|row| row.b.is_some()) {
                 vain.iter().for_each(|row| dropped.push(row, DropReason::OtherAnswered));
             } else {
@@ -208,6 +209,22 @@ impl<'r, 'a> Group<'r, 'a> {
         }
         told
     }
+}
+
+/// Whether what says that it was answered is a phone whose call another one picked up: Asterisk may
+/// end its record after the answer, with nothing billed, where the record of who took the call begins.
+fn picked_up(row: &Row<'_>, own: &[&Row<'_>]) -> bool {
+    let talked = match (row.cdr.answer_epoch, row.cdr.end_epoch) {
+        (Some(answer), Some(end)) => end > answer,
+        _ => row.cdr.billsec > 0,
+    };
+    let taken = |next: &&Row<'_>| {
+        let close = next.start.0.abs_diff(row.end.0) <= Micros::SECOND.unsigned_abs();
+        next.index != row.index && next.answered() && next.b.is_some() && next.cdr.billsec > 0 && close
+    };
+    // What a Local channel led to goes on in the next record: rule d joins them.
+    let phone = row.b.is_some() && pair(row.cdr.dstchannel.as_ref()).is_none();
+    !talked && phone && own.iter().any(taken)
 }
 
 fn by<'r, 'a>(

@@ -33,6 +33,9 @@ impl Agent {
             .args(["--verbose", "--config"])
             .arg(&file)
             .arg("run")
+            // The tests' own variables are no keys of the configuration.
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("CALLPOST_")))
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

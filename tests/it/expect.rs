@@ -130,9 +130,17 @@ impl Expectation {
         // webhooks have no `accepted`: it is expected only where some came or could
         let with_accepted = bodies.iter().any(|body| body["event_name"] == "call.accepted");
         for leg in &self.legs {
-            match sequences.iter().position(|sequence| leg.is(sequence)) {
-                Some(found) => {
-                    leg.compare(&sequences.remove(found), with_accepted, tolerance, &mut differences)
+            // Calls do not wait for each other, so two legs of one user may come in either order.
+            let candidates = sequences.iter().enumerate().filter(|(_, sequence)| leg.is(sequence));
+            let compared = candidates.map(|(index, sequence)| {
+                let mut found = Differences::default();
+                leg.compare(sequence, with_accepted, tolerance, &mut found);
+                (index, found)
+            });
+            match compared.min_by_key(|(_, found)| found.0.len()) {
+                Some((index, found)) => {
+                    sequences.remove(index);
+                    differences.0.extend(found.0);
                 }
                 None => differences.add(format_args!("missing: {}", leg.describe())),
             }
