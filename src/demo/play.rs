@@ -220,15 +220,18 @@ impl Demo<'_> {
             }
         }
         timeout(LOGIN, self.pbx.ready()).await.map_err(|_| DemoError::NoLogin)?;
+        let mut stopped = false;
         for round in 0.. {
             let cues = self.cues(round);
-            if self.round(cues, stop.as_mut()).await? || !self.setup.keep {
+            stopped = self.round(cues, stop.as_mut()).await?;
+            if stopped || !self.setup.keep {
                 break;
             }
         }
         let again = asked_to_stop();
         tokio::pin!(again);
-        self.settle(again, true).await?;
+        // calls that were cut short would stay open
+        self.settle(again, !stopped).await?;
         Ok(())
     }
 
