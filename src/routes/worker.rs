@@ -32,6 +32,8 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 /// A journal that cannot be read or written is tried again after this, doubling.
 const JOURNAL_WAIT: Duration = Duration::from_secs(1);
 const JOURNAL_LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// What the journal calls due but does not hand out is not asked for again sooner, milliseconds.
+const SOONEST_LOOK: i64 = 50;
 /// Test events: seconds to the second one, doubling.
 const VERIFY_WAIT: i64 = 5;
 const VERIFY_LONGEST_WAIT: i64 = 300;
@@ -112,7 +114,7 @@ impl Worker {
                     match self.journal.due(&self.route, now, limit).await {
                         Ok((due, next)) if due.is_empty() => {
                             journal_wait = JOURNAL_WAIT;
-                            (next, true)
+                            (next.map(|next| next.max(now.plus_millis(SOONEST_LOOK))), true)
                         }
                         Ok((due, _)) => {
                             journal_wait = JOURNAL_WAIT;

@@ -6,6 +6,7 @@
     reason = "a test that meets what it did not expect has failed"
 )]
 
+mod agent;
 mod ami;
 mod cli;
 mod config;
@@ -18,4 +19,5 @@ mod replay;
 mod scenarios;
 mod sinks;
 mod sip;
+mod variants;
 mod workers;

@@ -186,8 +186,14 @@ fn recordings(directory: &'static str) -> Vec<&'static (String, Stream)> {
     live().into_iter().filter(|(name, _)| name.starts_with(directory) && !name.contains("z01")).collect()
 }
 
+/// A quick number of cases, unless `PROPTEST_CASES` says another.
+fn proptest_config() -> ProptestConfig {
+    let long = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    if std::env::var_os("PROPTEST_CASES").is_some() { long } else { ProptestConfig { cases: 48, ..long } }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(proptest_config())]
 
     #[test]
     fn calls_at_the_same_time_do_not_touch_each_other(

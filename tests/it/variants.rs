@@ -1,0 +1,473 @@
+//! Recordings edited into what was not recorded: CDRs early, late, in batches, without mappings or
+//! not at all; other versions and names; the agent or Asterisk away for a while.
+
+use std::collections::BTreeSet;
+
+use callpost::calls::{CdrSource, EventName, LegState, LegUpdate, Snapshot, SnapshotChannel, UpdateBody};
+use parsers::Micros;
+use parsers::ami::EventKind;
+
+use crate::expect::Tolerance;
+use crate::replay::{Fed, Run, config, creates, faults, feed, fixture, replay};
+use callpost::routes::Routes;
+
+type Stream = Vec<(Micros, Fed)>;
+
+const EXACT: Tolerance = Tolerance { duration: 1, start: 1 };
+
+fn stream(name: &str) -> Stream {
+    feed(&fixture("22", name))
+}
+
+/// The recording with each of its messages changed, or left out.
+fn edited(name: &str, edit: impl Fn(&str) -> Option<String>) -> Stream {
+    let text = String::from_utf8(fixture("22", name)).unwrap();
+    let messages = text.split_inclusive("\r\n\r\n").filter_map(edit).collect::<String>();
+    feed(messages.as_bytes())
+}
+
+fn is_cdr(fed: &Fed) -> bool {
+    matches!(fed, Fed::Event(event) if matches!(event.kind, EventKind::Cdr(_)))
+}
+
+fn without_cdrs(name: &str) -> Stream {
+    stream(name).into_iter().filter(|(_, fed)| !is_cdr(fed)).collect()
+}
+
+/// The recording with its Cdr events at another time.
+fn cdrs_at(name: &str, at: impl Fn(Micros, Micros) -> Micros) -> Stream {
+    let stream = stream(name);
+    let (first, last) = (stream[0].0, stream[stream.len() - 1].0);
+    let mut moved: Stream = stream
+        .into_iter()
+        .map(|(when, mut fed)| {
+            if !is_cdr(&fed) {
+                return (when, fed);
+            }
+            let when = at(first, last);
+            if let Fed::Event(event) = &mut fed {
+                event.at = Some(when);
+            }
+            (when, fed)
+        })
+        .collect();
+    moved.sort_by_key(|(at, _)| *at);
+    moved
+}
+
+fn legs(run: &Run) -> Vec<&LegUpdate> {
+    let leg = |update| match update {
+        &UpdateBody::Leg(ref leg) => Some(&**leg),
+        UpdateBody::Sms(_) => None,
+    };
+    run.updates.iter().filter_map(|update| leg(&update.body)).collect()
+}
+
+fn sources(run: &Run) -> BTreeSet<&'static str> {
+    run.groups
+        .iter()
+        .map(|group| match group.source {
+            CdrSource::Events => "events",
+            CdrSource::Store => "store",
+            CdrSource::Tracker => "tracker",
+        })
+        .collect()
+}
+
+fn assert_as_expected(name: &str, run: &Run) {
+    assert_eq!(faults("22", name, run, EXACT), "", "{name}");
+}
+
+#[test]
+fn a_cdr_may_come_before_the_hangups_or_five_minutes_after() {
+    let name = "s17_forked_answered";
+    assert_as_expected(name, &replay(&cdrs_at(name, |first, _| first.plus_millis(300))));
+    let late = replay(&cdrs_at(name, |_, last| last.plus_millis(300_000)));
+    assert_as_expected(name, &late);
+    assert_eq!((late.groups.len(), sources(&late)), (1, BTreeSet::from(["events"])));
+}
+
+#[test]
+fn rows_of_an_unanswered_call_that_come_late_open_its_group_again() {
+    let name = "s04_in_noanswer_timeout";
+    let late = replay(&cdrs_at(name, |_, last| last.plus_millis(200_000)));
+    assert_as_expected(name, &late);
+    assert_eq!(late.groups.len(), 1);
+}
+
+#[test]
+fn a_row_that_comes_after_its_part_was_sent_makes_no_second_create() {
+    let name = "s17_forked_answered";
+    let mut stream = stream(name);
+    let cdrs: Vec<usize> = (0..stream.len()).filter(|index| is_cdr(&stream[*index].1)).collect();
+    assert_eq!(cdrs.len(), 2);
+    let (_, straggler) = stream.remove(cdrs[0]);
+    let late = stream[stream.len() - 1].0.plus_millis(30_000);
+    stream.push((late, straggler));
+    let run = replay(&stream);
+    assert_as_expected(name, &run);
+    assert_eq!((run.groups.len(), run.groups[0].rows.len()), (1, 1));
+    assert!(run.skipped.contains(&"CDR that came after its part of the call was sent"));
+}
+
+#[test]
+fn after_a_batch_was_seen_groups_wait_for_the_next_one() {
+    let mut run = Run::new();
+    for (at, fed) in cdrs_at("s01_in_answered_caller_hangs", |_, last| last.plus_millis(120_000)) {
+        run.put(at, &fed);
+    }
+    run.advance(run.now.plus_millis(5_000));
+    assert_eq!(run.groups.len(), 1);
+    // the loser's row comes with the hangup, the winner's in the batch 100 s later
+    let mut next = stream("s17_forked_answered");
+    let shift = run.now.0 - next[0].0.0 + 5_000_000;
+    let last = next[next.len() - 1].0;
+    let winner = next.iter().rposition(|(_, fed)| is_cdr(fed)).unwrap();
+    let (_, row) = next.remove(winner);
+    next.push((last.plus_millis(100_000), row));
+    for (at, mut fed) in next {
+        let at = Micros(at.0 + shift);
+        if let Fed::Event(event) = &mut fed {
+            event.at = Some(at);
+        }
+        run.put(at, &fed);
+    }
+    run.rest();
+    assert_eq!((run.groups.len(), run.groups[1].rows.len()), (2, 2));
+}
+
+#[test]
+fn a_burst_of_rows_is_sorted_by_call_not_by_neighbourhood() {
+    let names = [
+        "s01_in_answered_caller_hangs",
+        "s17_forked_answered",
+        "s08_out_answered",
+        "q01_queue_answered_caller_hangs",
+    ];
+    let mut run = Run::new();
+    let mut rows: Vec<Vec<Fed>> = Vec::new();
+    for name in names {
+        let (cdrs, events): (Stream, Stream) = stream(name).into_iter().partition(|(_, fed)| is_cdr(fed));
+        for (at, fed) in events {
+            run.put(at, &fed);
+        }
+        rows.push(cdrs.into_iter().map(|(_, fed)| fed).collect());
+    }
+    let burst = run.now.plus_millis(60_000);
+    for round in 0..2 {
+        for call in &rows {
+            if let Some(Fed::Event(event)) = call.get(round) {
+                let mut event = event.clone();
+                event.at = Some(burst);
+                run.put(burst, &Fed::Event(event));
+            }
+        }
+    }
+    run.rest();
+    let sizes: Vec<usize> = run.groups.iter().map(|group| group.rows.len()).collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 1 + 2 + 1 + 2);
+    assert_eq!(sizes.len(), names.len());
+    assert_eq!(sources(&run), BTreeSet::from(["events"]));
+}
+
+#[test]
+fn rows_without_mappings_are_grouped_by_their_channel() {
+    for name in [
+        "s01_in_answered_caller_hangs",
+        "s17_forked_answered",
+        "l04_ringgroup_local_inbound",
+        "s21_attended_by_callee",
+    ] {
+        let mapped = [
+            "LinkedID:",
+            "Sequence:",
+            "StartEpoch:",
+            "AnswerEpoch:",
+            "EndEpoch:",
+            "PeerAccount:",
+            "RecordingFile:",
+        ];
+        let bare = edited(name, |message| {
+            let keep = |line: &&str| {
+                !message.starts_with("Event: Cdr") || !mapped.iter().any(|key| line.starts_with(key))
+            };
+            Some(message.split_inclusive("\r\n").filter(keep).collect())
+        });
+        let (bare, mapped) = (replay(&bare), replay(&stream(name)));
+        assert_eq!(bare.groups.len(), mapped.groups.len(), "{name}");
+        assert_eq!(bare.groups[0].call, mapped.groups[0].call, "{name}");
+        let routes = Routes::new(config());
+        assert_eq!(creates(&routes, &bare.groups).0, creates(&routes, &mapped.groups).0, "{name}");
+    }
+}
+
+#[test]
+fn without_cdr_events_answered_calls_make_the_same_creates_from_what_was_seen() {
+    for name in [
+        "s01_in_answered_caller_hangs",
+        "s02_in_answered_callee_hangs",
+        "s08_out_answered",
+        "y01_out_early_media_183",
+        "s14_hold_unhold",
+        "s15_hangup_while_held",
+        "y08_both_hold",
+        "s16_dtmf",
+        "s17_forked_answered",
+        "n84_trunk_failover",
+        "i01_ivr_then_ext",
+        "i02_ivr_hangup",
+        "q07_queue_linear_rna_then_answer",
+    ] {
+        let run = replay(&without_cdrs(name));
+        assert_as_expected(name, &run);
+        assert_eq!(sources(&run), BTreeSet::from(["tracker"]), "{name}");
+        assert_eq!(run.tracker.cdr_source(), Some(CdrSource::Tracker), "{name}");
+    }
+}
+
+#[test]
+fn without_cdr_events_unanswered_calls_make_no_create_and_are_counted() {
+    for name in ["s03_in_caller_cancels_ringing", "s05_in_busy", "s09_out_busy", "y02_unregistered_ext"] {
+        let run = replay(&without_cdrs(name));
+        assert_eq!(run.groups, Vec::new(), "{name}");
+        assert!(run.skipped.contains(&"unanswered call without a CDR"), "{name}");
+    }
+}
+
+#[test]
+fn the_fallback_waits_310_s_until_the_source_is_known_to_be_silent() {
+    let mut run = Run::new();
+    for (at, fed) in without_cdrs("s01_in_answered_caller_hangs") {
+        run.put(at, &fed);
+    }
+    assert_eq!(run.tracker.cdr_source(), None);
+    let over = run.now;
+    run.advance(over.plus_millis(309_000));
+    assert_eq!(run.groups.len(), 0);
+    run.advance(over.plus_millis(311_000));
+    assert_eq!(run.groups.len(), 1);
+    assert_eq!(run.tracker.cdr_source(), Some(CdrSource::Tracker));
+    // known now: the next call's create comes at once
+    let next = without_cdrs("s08_out_answered");
+    let shift = run.now.0 - next[0].0.0 + 1_000_000;
+    for (at, mut fed) in next {
+        let at = Micros(at.0 + shift);
+        if let Fed::Event(event) = &mut fed {
+            event.at = Some(at);
+        }
+        run.put(at, &fed);
+    }
+    run.advance(run.now.plus_millis(3_000));
+    assert_eq!(run.groups.len(), 2);
+}
+
+#[test]
+fn a_stuck_channel_holds_its_calls_creates_back_for_ten_minutes_only() {
+    let name = "s01_in_answered_caller_hangs";
+    let mut run = Run::new();
+    for (at, fed) in stream(name) {
+        let phone_hangs_up = matches!(&fed, Fed::Event(event) if matches!(&event.kind,
+            EventKind::Hangup { channel, .. } if channel.name.as_str().starts_with("PJSIP/1001")));
+        if !phone_hangs_up {
+            run.put(at, &fed);
+        }
+    }
+    let over = run.now;
+    run.advance(over.plus_millis(590_000));
+    assert_eq!(run.groups.len(), 0);
+    run.advance(over.plus_millis(601_000));
+    assert_eq!((run.groups.len(), sources(&run)), (1, BTreeSet::from(["events"])));
+    run.advance(over.plus_millis(8 * 24 * 3_600_000));
+    assert_eq!((run.groups.len(), run.tracker.size()), (1, 0));
+    assert_eq!(legs(&run).last().unwrap().info, "recovered");
+}
+
+#[test]
+fn asterisk_13_without_dial_state_rings_by_newstate() {
+    for name in
+        ["s01_in_answered_caller_hangs", "l04_ringgroup_local_inbound", "q01_queue_answered_caller_hangs"]
+    {
+        let old = edited(name, |message| {
+            let line =
+                |line: &&str| !line.starts_with("TechCause") && !line.starts_with("BridgeVideoSourceMode");
+            (!message.starts_with("Event: DialState"))
+                .then(|| message.split_inclusive("\r\n").filter(line).collect())
+        });
+        assert_as_expected(name, &replay(&old));
+    }
+}
+
+#[test]
+fn ids_with_a_system_name_or_chosen_by_others_work_as_any() {
+    let name = "s01_in_answered_caller_hangs";
+    let plain = replay(&stream(name));
+    for (from, to) in [("17952", "pbx2-17952"), ("17952", "abc-17952x")] {
+        let renamed = edited(name, |message| {
+            let id = |line: &str| {
+                let key = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
+                if key.ends_with("uniqueid") || key.ends_with("linkedid") {
+                    line.replace(from, to)
+                } else {
+                    line.to_owned()
+                }
+            };
+            Some(message.split_inclusive("\r\n").map(id).collect())
+        });
+        let run = replay(&renamed);
+        assert_as_expected(name, &run);
+        assert_ne!(legs(&run)[0].call_id, legs(&plain)[0].call_id);
+    }
+}
+
+/// The channels of a call as a list would show them after these events.
+fn snapshot_after(events: &[(Micros, Fed)], startup: &str) -> Snapshot {
+    let mut channels: Vec<SnapshotChannel> = Vec::new();
+    for (_, fed) in events {
+        let Fed::Event(event) = fed else { continue };
+        match &event.kind {
+            EventKind::Newchannel(channel) => channels.push(SnapshotChannel {
+                channel: channel.clone(),
+                application: None,
+                application_data: None,
+                bridge: None,
+                start: None,
+                answer: None,
+                did: None,
+            }),
+            EventKind::Newstate(channel) => {
+                if let Some(known) = channels.iter_mut().find(|one| one.channel.uniqueid == channel.uniqueid)
+                {
+                    known.channel = channel.clone();
+                }
+            }
+            EventKind::BridgeEnter { bridge, channel, .. } => {
+                if let Some(known) = channels.iter_mut().find(|one| one.channel.uniqueid == channel.uniqueid)
+                {
+                    known.bridge = Some(bridge.id.clone());
+                }
+            }
+            EventKind::Hangup { channel, .. } => {
+                channels.retain(|one| one.channel.uniqueid != channel.uniqueid);
+            }
+            _ => {}
+        }
+    }
+    Snapshot { startup: startup.to_owned(), channels, ..Snapshot::default() }
+}
+
+fn until(stream: &Stream, last: impl Fn(&EventKind) -> bool) -> usize {
+    let found = stream.iter().rposition(|(_, fed)| matches!(fed, Fed::Event(event) if last(&event.kind)));
+    found.unwrap() + 1
+}
+
+#[test]
+fn an_agent_that_restarts_in_a_call_goes_on_with_the_same_ids() {
+    let name = "s01_in_answered_caller_hangs";
+    let stream = stream(name);
+    let cut = until(&stream, |kind| matches!(kind, EventKind::BridgeEnter { .. }));
+    let mut run = Run::new();
+    run.put(stream[0].0, &Fed::Snapshot(Box::new(snapshot_after(&[], "run 1"))));
+    for (at, fed) in &stream[..cut] {
+        run.put(*at, fed);
+    }
+    run.restart();
+    let now = stream[cut - 1].0.plus_millis(500);
+    run.put(now, &Fed::Snapshot(Box::new(snapshot_after(&stream[..cut], "run 1"))));
+    for (at, fed) in &stream[cut..] {
+        run.put(*at, fed);
+    }
+    run.rest();
+    assert_eq!(run.updates, replay(&stream).updates);
+    assert_as_expected(name, &run);
+}
+
+#[test]
+fn what_happened_in_a_gap_is_said_when_asterisk_shows_it() {
+    let name = "s01_in_answered_caller_hangs";
+    let stream = stream(name);
+    let rings = until(&stream, |kind| matches!(kind, EventKind::DialState(_)));
+    let bridged = until(&stream, |kind| matches!(kind, EventKind::BridgeEnter { .. }));
+    let mut run = Run::new();
+    for (at, fed) in &stream[..rings] {
+        run.put(*at, fed);
+    }
+    run.lose(stream[rings].0);
+    let mut snapshot = snapshot_after(&stream[..bridged], "");
+    let answered = stream[bridged - 1].0;
+    for one in &mut snapshot.channels {
+        one.answer = Some(answered);
+    }
+    run.put(answered.plus_millis(800), &Fed::Snapshot(Box::new(snapshot)));
+    for (at, fed) in &stream[bridged..] {
+        run.put(*at, fed);
+    }
+    run.rest();
+    let said: Vec<_> = legs(&run).into_iter().map(|leg| (leg.event, leg.info.as_str())).collect();
+    assert_eq!(
+        said,
+        [
+            (EventName::Initial, ""),
+            (EventName::Ringing, ""),
+            (EventName::Connected, "recovered"),
+            (EventName::Hangup, "recovered")
+        ]
+    );
+    assert_eq!(legs(&run)[2].connected, Some(answered));
+}
+
+#[test]
+fn a_call_that_ended_in_a_gap_ends_honestly() {
+    let stream = stream("s01_in_answered_caller_hangs");
+    let bridged = until(&stream, |kind| matches!(kind, EventKind::BridgeEnter { .. }));
+    let mut run = Run::new();
+    for (at, fed) in &stream[..bridged] {
+        run.put(*at, fed);
+    }
+    run.lose(stream[bridged - 1].0.plus_millis(1_500));
+    run.put(stream[bridged - 1].0.plus_millis(60_000), &Fed::Snapshot(Box::default()));
+    run.rest();
+    let said = legs(&run);
+    let end = said.last().unwrap();
+    assert_eq!(said.len(), 4);
+    assert_eq!((end.event, end.info.as_str()), (EventName::Hangup, "recovered"));
+    assert_eq!(end.cause, "Unknown (agent was disconnected)");
+    assert_eq!(end.duration, 1, "it was last known to talk when the connection went");
+    assert_eq!(run.tracker.size(), 0);
+}
+
+#[test]
+fn an_asterisk_that_died_takes_its_calls_along() {
+    let stream = stream("s01_in_answered_caller_hangs");
+    let bridged = until(&stream, |kind| matches!(kind, EventKind::BridgeEnter { .. }));
+    let mut run = Run::new();
+    run.put(stream[0].0, &Fed::Snapshot(Box::new(snapshot_after(&[], "run 1"))));
+    for (at, fed) in &stream[..bridged] {
+        run.put(*at, fed);
+    }
+    run.lose(stream[bridged - 1].0.plus_millis(1_500));
+    run.put(stream[bridged - 1].0.plus_millis(9_000), &Fed::Snapshot(Box::new(snapshot_after(&[], "run 2"))));
+    run.rest();
+    let said = legs(&run);
+    let end = said.last().unwrap();
+    assert_eq!(
+        (end.state, end.cause.as_str(), end.info.as_str()),
+        (LegState::Hangup, "Lost (PBX restart)", "recovered")
+    );
+    assert_eq!(run.groups, Vec::new(), "a dead Asterisk writes no CDR");
+    assert!(run.skipped.contains(&"call lost with Asterisk, without a CDR"));
+}
+
+#[test]
+fn a_list_without_a_gap_must_miss_a_channel_twice() {
+    let stream = stream("s01_in_answered_caller_hangs");
+    let bridged = until(&stream, |kind| matches!(kind, EventKind::BridgeEnter { .. }));
+    let mut run = Run::new();
+    run.put(stream[0].0, &Fed::Snapshot(Box::default()));
+    for (at, fed) in &stream[..bridged] {
+        run.put(*at, fed);
+    }
+    run.put(run.now.plus_millis(100), &Fed::Snapshot(Box::default()));
+    assert_eq!(legs(&run).last().unwrap().event, EventName::Connected);
+    run.put(run.now.plus_millis(600_000), &Fed::Snapshot(Box::default()));
+    assert_eq!(legs(&run).last().unwrap().event, EventName::Hangup);
+}
