@@ -40,6 +40,7 @@ struct Shared {
     channels: Mutex<Channels>,
     events: broadcast::Sender<Arc<str>>,
     ready: watch::Sender<u64>,
+    listeners: watch::Sender<usize>,
 }
 
 impl Shared {
@@ -67,6 +68,7 @@ impl Pbx {
             channels: Mutex::default(),
             events,
             ready: told,
+            listeners: watch::Sender::new(0),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, shared, ready, task })
@@ -81,6 +83,11 @@ impl Pbx {
     pub async fn ready(&self) {
         // the sender lives as long as `self`
         let _ = self.ready.clone().wait_for(|clients| *clients > 0).await;
+    }
+
+    /// How many times clients have asked for events.
+    pub fn listeners(&self) -> usize {
+        *self.shared.listeners.borrow()
     }
 
     /// Sends one event, whole and with its empty line, to everybody who listens.
@@ -194,6 +201,7 @@ impl Session {
             }
             "events" => {
                 self.listening = field(asked, "eventmask") != "off";
+                self.shared.listeners.send_modify(|clients| *clients += usize::from(self.listening));
                 success(if self.listening { "Events: On\r\n" } else { "Events: Off\r\n" })
             }
             "coresettings" => success(

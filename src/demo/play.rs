@@ -31,6 +31,9 @@ const PBX: &str = "demo";
 const LOGIN: Duration = Duration::from_secs(15);
 /// After the last event: creates wait for their call's last row, retries for their turn.
 const SETTLE: Duration = Duration::from_secs(30);
+/// Calls that an earlier run left open wait minutes for Cdr events that will never come; those of
+/// this run settle within two or three seconds of their end.
+const STUCK: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(200);
 /// Uniqueids, channels and bridges of two plays are at least so far apart.
 const OFFSET: usize = 1_000;
@@ -220,15 +223,18 @@ impl Demo<'_> {
             }
         }
         timeout(LOGIN, self.pbx.ready()).await.map_err(|_| DemoError::NoLogin)?;
+        let mut stopped = false;
         for round in 0.. {
             let cues = self.cues(round);
-            if self.round(cues, stop.as_mut()).await? || !self.setup.keep {
+            stopped = self.round(cues, stop.as_mut()).await?;
+            if stopped || !self.setup.keep {
                 break;
             }
         }
         let again = asked_to_stop();
         tokio::pin!(again);
-        self.settle(again, true).await?;
+        // calls that were cut short would stay open
+        self.settle(again, !stopped).await?;
         Ok(())
     }
 
@@ -313,20 +319,26 @@ impl Demo<'_> {
         calls: bool,
     ) -> Result<bool, DemoError> {
         let until = Instant::now() + SETTLE;
-        let mut quiet = 0;
-        while Instant::now() < until && quiet < 2 {
+        let mut last = ((0, 0), Instant::now());
+        loop {
             tokio::select! {
                 () = stop.as_mut() => return Ok(true),
                 () = self.agent.failed() => return Err(DemoError::Ended),
                 () = sleep(POLL) => {
                     let status = self.agent.view().journal.status().await?;
-                    let done = pending_of(&status) == 0 && (!calls || status.objects == 0);
-                    quiet = if done { quiet + 1 } else { 0 };
+                    let now = (status.objects, accepted(&status));
+                    if now != last.0 {
+                        last = (now, Instant::now());
+                    }
+                    let quiet = if calls && status.objects > 0 { STUCK } else { POLL };
+                    let done = pending_of(&status) == 0 && last.1.elapsed() >= quiet;
+                    if done || Instant::now() >= until {
+                        return Ok(false);
+                    }
                 }
                 received = next_request(self.receiver.as_ref(), self.seen) => self.told(&received)?,
             }
         }
-        Ok(false)
     }
 
     async fn sum_up(&mut self, before: &JournalStatus) -> Result<(), DemoError> {
@@ -374,6 +386,10 @@ async fn next_request(receiver: Option<&Receiver>, seen: u64) -> Arc<Received> {
 
 fn pending_of(status: &JournalStatus) -> u64 {
     status.routes.iter().map(|route| route.counters.pending).sum()
+}
+
+fn accepted(status: &JournalStatus) -> u64 {
+    status.routes.iter().map(|route| route.counters.accepted).sum()
 }
 
 fn of_route(status: &JournalStatus, name: &str) -> u64 {

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::report::Report;
-use crate::ami::{Finding, ProbeReport, probe};
+use crate::ami::{AmiError, Finding, ProbeReport, probe};
 use crate::api::AgentStatus;
 use crate::calls::CdrSource;
 use crate::cli::status::client;
@@ -34,7 +34,13 @@ pub(super) async fn check(
     let Some(ami) = &config.ami else { return Ok(()) };
     match timeout(PATIENCE, probe(ami)).await {
         Ok(Ok(found)) => findings(&found, report)?,
-        Ok(Err(error)) => report.bad("Asterisk", error.to_string(), stanza())?,
+        Ok(Err(error @ (AmiError::Credentials { .. } | AmiError::Denied { .. }))) => {
+            report.bad("Asterisk", error.to_string(), stanza())?;
+        }
+        Ok(Err(error)) => {
+            let remedy = "the account it needs is in packaging/asterisk/manager.d/callpost.conf";
+            report.bad("Asterisk", error.to_string(), remedy)?;
+        }
         Err(_) => report.bad(
             "Asterisk",
             format!("no answer from {} in {PATIENCE:?}", ami.address),

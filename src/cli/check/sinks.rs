@@ -149,10 +149,7 @@ async fn reach(subject: &str, delivery: &Delivery, report: &mut Report) -> io::R
 fn answered(subject: &str, outcome: &Outcome, report: &mut Report) -> io::Result<()> {
     let remedy = match (outcome.status, outcome.class) {
         (Some(status), _) if status < 500 => {
-            return report.ok(
-                subject,
-                format!("TLS and HTTP work (it answered {status} to a HEAD request)").replace("TLS and ", ""),
-            );
+            return report.ok(subject, format!("it answers (HTTP {status} to a HEAD request)"));
         }
         (Some(status), _) => {
             return report.warning(
@@ -167,7 +164,7 @@ fn answered(subject: &str, outcome: &Outcome, report: &mut Report) -> io::Result
         (None, Class::Forbidden) => {
             "use another address; this rule protects the networks that this host can reach"
         }
-        (None, _) => "see the receiver's log, and try the curl line",
+        (None, _) => "see its own log, and what stands between (curl -v)",
     };
     report.bad(subject, outcome.why.as_str(), remedy)
 }
@@ -193,7 +190,13 @@ fn test_id(pbx: &str) -> UpdateId {
 
 fn is_private(address: SocketAddr) -> bool {
     match address.ip() {
-        std::net::IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.octets()[0] == 100,
+        std::net::IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || is_shared(v4),
         std::net::IpAddr::V6(v6) => v6.is_unique_local() || v6.is_loopback(),
     }
+}
+
+/// 100.64.0.0/10, behind a provider's router (RFC 6598).
+fn is_shared(address: std::net::Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    first == 100 && second & 0xc0 == 64
 }
