@@ -168,7 +168,7 @@ impl Writer {
         scan.retry = Some((beyond, zero));
         let mut ahead = Ahead::Nothing;
         store
-            .range(&key::due(route, beyond, zero), &after_route(route), |key, _| {
+            .range(&key::due(route, beyond, zero), &after_route(key::DUE, route), |key, _| {
                 ahead = due_time(key).map_or(Ahead::Unknown, Ahead::At);
                 false
             })
@@ -189,19 +189,16 @@ impl Writer {
         if scan.fresh_done {
             return Ok(());
         }
-        let from = key::due(route, 0, scan.fresh.unwrap_or(zero));
-        let room = self.window(route).room().min(*budget);
-        let found =
-            read_schedule(store, &from, &key::due(route, 1, zero), room).map_err(|fault| (number, fault))?;
-        *budget -= found.len().min(*budget);
-        let exhausted = found.len() < room;
-        let last = found.last().map(|(_, at, _)| after(*at));
-        for (next, at, before) in found {
-            self.examine(route, at, next, before)?;
+        let from = key::pending(route, scan.fresh.unwrap_or(zero));
+        let room = self.window(route).room();
+        let read = read_fresh(store, route, &from, room, *budget).map_err(|fault| (number, fault))?;
+        *budget -= read.visited.min(*budget);
+        for (at, before) in read.found {
+            self.examine(route, at, 0, before)?;
         }
         let scan = self.scan(number, route);
-        scan.fresh = last.or(scan.fresh);
-        scan.fresh_done = exhausted;
+        scan.fresh = read.last.map(after).or(scan.fresh);
+        scan.fresh_done = read.exhausted;
         Ok(())
     }
 
@@ -273,6 +270,40 @@ fn read_schedule(store: &Store, from: &[u8], to: &[u8], limit: usize) -> Result<
     Ok(found)
 }
 
+/// Deliveries never tried, in order.
+#[derive(Default)]
+struct Fresh {
+    found: Vec<(DeliveryKey, Option<DeliveryKey>)>,
+    visited: usize,
+    last: Option<DeliveryKey>,
+    /// There are no more.
+    exhausted: bool,
+}
+
+/// Reads what waits from a key on, until so many were found that were never tried, or so many
+/// records were visited.
+fn read_fresh(store: &Store, route: u16, from: &[u8], limit: usize, visits: usize) -> Result<Fresh, Fault> {
+    let mut read = Fresh::default();
+    if limit == 0 || visits == 0 {
+        return Ok(read);
+    }
+    read.exhausted = true;
+    store.range(from, &after_route(key::PENDING, route), |key, payload| {
+        let Some(at) = outbox::place_in(key) else { return true };
+        read.visited += 1;
+        read.last = Some(at);
+        match payload.ok().and_then(|payload| Pending::decode(&payload)) {
+            Some(state) if state.next > 0 => {}
+            Some(state) => read.found.push((at, state.before)),
+            // damaged: whoever takes it will see
+            None => read.found.push((at, None)),
+        }
+        read.exhausted = read.found.len() < limit && read.visited < visits;
+        read.exhausted
+    })?;
+    Ok(read)
+}
+
 fn due_time(key: &[u8]) -> Option<i64> {
     format::Reader(key.get(3..)?).i64()
 }
@@ -282,10 +313,10 @@ fn after(at: DeliveryKey) -> DeliveryKey {
     DeliveryKey { generation: at.generation, sequence: at.sequence.saturating_add(1) }
 }
 
-/// The least key behind all of a route's schedule.
-fn after_route(route: u16) -> Vec<u8> {
+/// The least key behind all of a route's keys with this prefix.
+fn after_route(prefix: u8, route: u16) -> Vec<u8> {
     match route.checked_add(1) {
-        Some(next) => key::route(key::DUE, next),
-        None => vec![key::DUE + 1],
+        Some(next) => key::route(prefix, next),
+        None => vec![prefix + 1],
     }
 }
