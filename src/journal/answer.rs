@@ -1,26 +1,22 @@
-//! What the writer thread answers between groups: what is due, dead letters, how it stands.
-
-use std::sync::Arc;
+//! What the writer thread answers between groups: dead letters, how it stands, and the rest.
 
 use parsers::Micros;
 
 use super::command::{ArchiveFault, Command, Reply};
-use super::engine::{Fault, Store};
-use super::format::{self, Pending, encode_counters, key};
+use super::engine::Fault;
+use super::format::{Pending, encode_counters, key};
 use super::head;
 use super::history::{self, Job};
-use super::outbox::{self, Lease, Settled};
-use super::schedule::Ahead;
+use super::outbox;
 use super::staged::Staged;
-use super::types::{DeadLetter, Delivery, DeliveryKey, JournalError, JournalStatus, RouteId, RouteStatus};
+use super::types::{DeadLetter, DeliveryKey, JournalError, JournalStatus, RouteId, RouteStatus};
 use super::writer::Writer;
 
-/// Most schedule records read for one question; commits wait meanwhile.
-const READ_AT_ONCE: usize = 8192;
 /// Most deliveries handed out at once.
 const MOST_DUE: usize = 1024;
 
-type Faulty<T> = Result<T, (u64, Fault)>;
+/// A result, or what failed and in which generation.
+pub(super) type Faulty<T> = Result<T, (u64, Fault)>;
 
 impl Writer {
     pub(super) fn answer(&mut self, command: Command) {
@@ -75,222 +71,6 @@ impl Writer {
             self.fail(generation, fault);
             error
         })
-    }
-
-    fn due(&mut self, route: &RouteId, now: Micros, limit: usize) -> Faulty<(Vec<Delivery>, Option<Micros>)> {
-        let Some(number) = self.book.routes.number(route) else { return Ok((Vec::new(), None)) };
-        let mut due = Vec::new();
-        let mut broken = Vec::new();
-        let mut budget = READ_AT_ONCE;
-        while due.len() < limit {
-            if self.window(number).is_empty() {
-                self.start_over(number);
-                self.refill(number, now, &mut budget)?;
-            }
-            let Some((at, next)) = self.window(number).take() else { break };
-            match self.lease(number, at, next)? {
-                Taken::Delivery(delivery) => due.push(*delivery),
-                Taken::Broken(lease) => broken.push((at, lease)),
-                Taken::Settled => {}
-            }
-        }
-        if !broken.is_empty() {
-            self.give_up(broken)?;
-        }
-        let next = if due.is_empty() && limit > 0 { self.next_due(number, now) } else { None };
-        Ok((due, next))
-    }
-
-    /// Hands one out, if it still waits and can be read.
-    fn lease(&mut self, route: u16, at: DeliveryKey, next: i64) -> Faulty<Taken> {
-        if self.leases.contains_key(&at) || !self.book.generations.contains_key(&at.generation) {
-            return Ok(Taken::Settled);
-        }
-        let store = self.store(at.generation)?;
-        let fault = |fault| (at.generation, fault);
-        let state = match outbox::pending(&store, route, at).map_err(fault)? {
-            None => return Ok(Taken::Settled),
-            Some(Ok(state)) => state,
-            Some(Err(_)) => {
-                let state = Pending { attempts: 0, next, accepted: 0, call: 0, before: None };
-                return Ok(Taken::Broken(Lease { route, state, settling: false }));
-            }
-        };
-        let lease = Lease { route, state, settling: false };
-        let Some(stored) = outbox::entry(&store, state.call, at).map_err(fault)? else {
-            return Ok(Taken::Broken(lease));
-        };
-        let last = if state.next > 0 { outbox::last(&store, state.call, at).map_err(fault)? } else { None };
-        self.leases.insert(at, lease);
-        Ok(Taken::Delivery(Box::new(Delivery {
-            key: at,
-            route: stored.entry.route,
-            id: stored.entry.id,
-            call: stored.entry.call,
-            sequence: stored.sequence,
-            attempts: state.attempts,
-            last,
-            accepted: Micros(stored.accepted),
-            payload: stored.entry.payload,
-        })))
-    }
-
-    /// Deliveries whose records are damaged: counted as dropped, and those behind them go on.
-    fn give_up(&mut self, broken: Vec<(DeliveryKey, Lease)>) -> Faulty<()> {
-        let mut staged = Staged::default();
-        for (at, lease) in &broken {
-            tracing::error!(
-                generation = at.generation,
-                sequence = at.sequence,
-                "a delivery's record is damaged"
-            );
-            outbox::give_up(&mut self.book, &mut staged, *at, lease);
-        }
-        self.write(&mut staged)?;
-        for (at, lease) in broken {
-            self.settled(at, lease.route, Settled::Final);
-        }
-        Ok(())
-    }
-
-    fn start_over(&mut self, route: u16) {
-        if self.window(route).must_start_over() {
-            for generation in self.book.generations.values_mut() {
-                generation.route(route).scan = super::schedule::Scan::default();
-            }
-        }
-    }
-
-    /// Examines schedules, oldest generation first, until the window is full.
-    fn refill(&mut self, route: u16, now: Micros, budget: &mut usize) -> Faulty<()> {
-        let numbers: Vec<u64> = self.book.generations.keys().copied().collect();
-        for number in numbers {
-            if *budget == 0 || self.window(route).room() == 0 {
-                break;
-            }
-            let Some(generation) = self.book.generations.get_mut(&number) else { continue };
-            if generation.counters(route).pending == 0 || !generation.route(route).scan.wants_reading(now.0) {
-                continue;
-            }
-            let store = self.store(number)?;
-            self.refill_retries(route, number, &store, now.0, budget)?;
-            self.refill_fresh(route, number, &store, budget)?;
-        }
-        Ok(())
-    }
-
-    fn refill_retries(
-        &mut self,
-        route: u16,
-        number: u64,
-        store: &Arc<Store>,
-        now: i64,
-        budget: &mut usize,
-    ) -> Faulty<()> {
-        let fault = |fault| (number, fault);
-        let scan = self.scan(number, route);
-        if !scan.retry_due(now) {
-            return Ok(());
-        }
-        let zero = DeliveryKey { generation: 0, sequence: 0 };
-        let (since, place) = scan.retry.unwrap_or((1, zero));
-        let until = now.saturating_add(1).max(1);
-        let room = self.window(route).room().div_ceil(2).min(*budget);
-        let from = key::due(route, since, place);
-        let found = read_schedule(store, &from, &key::due(route, until, zero), room).map_err(fault)?;
-        *budget -= found.len().min(*budget);
-        let exhausted = found.len() < room;
-        let last = found.last().map(|(next, at, _)| (*next, after(*at)));
-        for (next, at, before) in found {
-            self.examine(route, at, next, before)?;
-        }
-        let scan = self.scan(number, route);
-        if !exhausted {
-            scan.retry = last.or(scan.retry);
-            return Ok(());
-        }
-        let beyond = until.max(since);
-        scan.retry = Some((beyond, zero));
-        let mut ahead = Ahead::Nothing;
-        store
-            .range(&key::due(route, beyond, zero), &after_route(route), |key, _| {
-                ahead = due_time(key).map_or(Ahead::Unknown, Ahead::At);
-                false
-            })
-            .map_err(fault)?;
-        self.scan(number, route).ahead = ahead;
-        Ok(())
-    }
-
-    fn refill_fresh(
-        &mut self,
-        route: u16,
-        number: u64,
-        store: &Arc<Store>,
-        budget: &mut usize,
-    ) -> Faulty<()> {
-        let zero = DeliveryKey { generation: 0, sequence: 0 };
-        let scan = self.scan(number, route);
-        if scan.fresh_done {
-            return Ok(());
-        }
-        let from = key::due(route, 0, scan.fresh.unwrap_or(zero));
-        let room = self.window(route).room().min(*budget);
-        let found =
-            read_schedule(store, &from, &key::due(route, 1, zero), room).map_err(|fault| (number, fault))?;
-        *budget -= found.len().min(*budget);
-        let exhausted = found.len() < room;
-        let last = found.last().map(|(_, at, _)| after(*at));
-        for (next, at, before) in found {
-            self.examine(route, at, next, before)?;
-        }
-        let scan = self.scan(number, route);
-        scan.fresh = last.or(scan.fresh);
-        scan.fresh_done = exhausted;
-        Ok(())
-    }
-
-    fn examine(&mut self, route: u16, at: DeliveryKey, next: i64, before: Option<DeliveryKey>) -> Faulty<()> {
-        if self.leases.contains_key(&at) || self.window(route).is_ready(at) {
-            return Ok(());
-        }
-        match before {
-            Some(before) if self.is_pending(route, before)? => self.window(route).blocked(before, at, next),
-            Some(_) | None => self.window(route).ready(at, next),
-        }
-        Ok(())
-    }
-
-    /// Whether a delivery waits still; one whose generation is gone does not.
-    fn is_pending(&mut self, route: u16, at: DeliveryKey) -> Faulty<bool> {
-        let Some(generation) = self.book.generations.get(&at.generation) else { return Ok(false) };
-        if generation.exact && generation.counters(route).pending == 0 {
-            return Ok(false);
-        }
-        let store = self.store(at.generation)?;
-        store.contains(&key::pending(route, at)).map_err(|fault| (at.generation, fault))
-    }
-
-    fn next_due(&mut self, route: u16, now: Micros) -> Option<Micros> {
-        let mut next: Option<i64> = None;
-        for generation in self.book.generations.values_mut() {
-            if generation.counters(route).pending == 0 {
-                continue;
-            }
-            let scan = generation.route(route).scan;
-            let at = match scan.ahead {
-                _ if !scan.fresh_done => now.0,
-                Ahead::Unknown => now.0,
-                Ahead::At(at) => at,
-                Ahead::Nothing => continue,
-            };
-            next = Some(next.map_or(at, |known| known.min(at)));
-        }
-        next.map(Micros)
-    }
-
-    fn scan(&mut self, generation: u64, route: u16) -> &mut super::schedule::Scan {
-        &mut self.book.generations.entry(generation).or_default().route(route).scan
     }
 
     fn dead(&mut self, route: Option<&RouteId>, limit: usize) -> Faulty<Vec<DeadLetter>> {
@@ -467,46 +247,5 @@ impl Writer {
             })
             .ok()?;
         oldest.map(|state| Micros(state.accepted))
-    }
-}
-
-enum Taken {
-    Delivery(Box<Delivery>),
-    Settled,
-    Broken(Lease),
-}
-
-type Scheduled = (i64, DeliveryKey, Option<DeliveryKey>);
-
-/// Schedule records from one key to another, at most so many.
-fn read_schedule(store: &Store, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Scheduled>, Fault> {
-    let mut found = Vec::new();
-    if limit == 0 {
-        return Ok(found);
-    }
-    store.range(from, to, |key, payload| {
-        if let (Some(next), Some(at)) = (due_time(key), outbox::place_in(key)) {
-            // a damaged record frees its delivery: better out of order than never
-            found.push((next, at, payload.ok().and_then(|bytes| format::decode_before(&bytes))));
-        }
-        found.len() < limit
-    })?;
-    Ok(found)
-}
-
-fn due_time(key: &[u8]) -> Option<i64> {
-    format::Reader(key.get(3..)?).i64()
-}
-
-/// The least place behind this one.
-fn after(at: DeliveryKey) -> DeliveryKey {
-    DeliveryKey { generation: at.generation, sequence: at.sequence.saturating_add(1) }
-}
-
-/// The least key behind all of a route's schedule.
-fn after_route(route: u16) -> Vec<u8> {
-    match route.checked_add(1) {
-        Some(next) => key::route(key::DUE, next),
-        None => vec![key::DUE + 1],
     }
 }

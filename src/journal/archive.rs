@@ -1,6 +1,6 @@
 //! Copying one settled generation into the history, one call a step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parsers::{Cdr, Micros};
@@ -29,6 +29,8 @@ pub(super) struct Archive {
     oldest: String,
     /// The next call's number.
     call: u64,
+    /// Calls by their numbers; read with the first step.
+    names: Option<HashMap<u64, CallKey>>,
     /// The day being written.
     day: Option<String>,
     batch: sled::Batch,
@@ -51,7 +53,6 @@ struct Leg {
 /// One call's records.
 #[derive(Debug, Default)]
 struct Cluster {
-    call: Option<CallKey>,
     /// Letter and JSON, in the order they will stand.
     lines: Vec<(u8, Vec<u8>)>,
     legs: Vec<Leg>,
@@ -67,6 +68,7 @@ impl Archive {
             generation,
             oldest,
             call: 0,
+            names: None,
             day: None,
             batch: sled::Batch::default(),
             batched: 0,
@@ -78,12 +80,17 @@ impl Archive {
     /// Copies the next call. Answers false when all is copied and on disk.
     pub(super) fn step(&mut self, pool: &Pool, days: &mut Days) -> Result<bool, ArchiveFault> {
         let store = pool.get(self.generation).map_err(ArchiveFault::Generation)?;
+        if self.names.is_none() {
+            self.names = Some(read_names(&store).map_err(ArchiveFault::Generation)?);
+        }
         let read = read_call(&store, self.call).map_err(ArchiveFault::Generation)?;
         drop(store);
         match read {
             Some((number, cluster)) => {
                 self.call = number + 1;
-                self.copy(cluster, days).map_err(ArchiveFault::History)?;
+                if let Some(call) = self.names.as_mut().and_then(|names| names.remove(&number)) {
+                    self.copy(&call, cluster, days).map_err(ArchiveFault::History)?;
+                }
                 Ok(true)
             }
             None => {
@@ -93,14 +100,13 @@ impl Archive {
         }
     }
 
-    fn copy(&mut self, cluster: Cluster, days: &mut Days) -> Result<(), Fault> {
-        let Some(call) = cluster.call else { return Ok(()) };
+    fn copy(&mut self, call: &CallKey, cluster: Cluster, days: &mut Days) -> Result<(), Fault> {
         let day = day_of(cluster.began.unwrap_or_default());
         if day >= self.oldest {
             let store = self.turn_to(&day, days)?;
-            self.tokens.entry(day.clone()).or_default().push(Token::call(&call));
+            self.tokens.entry(day.clone()).or_default().push(Token::call(call));
             for (part, run) in (0u16..).zip(runs(&cluster.lines)) {
-                let key = run_key(&call, self.generation, part);
+                let key = run_key(call, self.generation, part);
                 self.put(&store, key, &run)?;
             }
         }
@@ -196,6 +202,19 @@ pub(super) fn runs_of(call: &CallKey) -> Vec<u8> {
     out
 }
 
+/// Calls by their numbers: some sixty bytes each while a generation is copied.
+fn read_names(store: &Store) -> Result<HashMap<u64, CallKey>, Fault> {
+    let mut names = HashMap::new();
+    store.scan(&[key::CALL], |key, payload| {
+        let number = payload.ok().and_then(|payload| Reader(&payload).u64());
+        if let (Some(number), Ok(call)) = (number, std::str::from_utf8(&key[1..])) {
+            names.insert(number, CallKey(call.into()));
+        }
+        true
+    })?;
+    Ok(names)
+}
+
 /// Reads the first call at or after this number.
 fn read_call(store: &Store, from: u64) -> Result<Option<(u64, Cluster)>, Fault> {
     let mut number = None;
@@ -220,7 +239,6 @@ fn read_call(store: &Store, from: u64) -> Result<Option<(u64, Cluster)>, Fault> 
 impl Cluster {
     fn add(&mut self, kind: u8, key: &[u8], payload: Vec<u8>) {
         match kind {
-            kind::NAME => self.call = String::from_utf8(payload).ok().map(|call| CallKey(call.into())),
             kind::MESSAGE => {
                 if let Ok(message) = serde_json::from_slice::<TraceMessage>(&payload) {
                     self.began.get_or_insert(message.at);

@@ -27,7 +27,7 @@ pub(super) struct Book {
     /// Calls with records in the head, until they end.
     pub(super) calls: HashMap<CallKey, CallState>,
     /// Live legs by call.
-    pub(super) live: HashMap<CallKey, Vec<u64>>,
+    pub(super) live: HashMap<CallKey, Vec<LiveLeg>>,
     /// Open objects: parts of each.
     pub(super) objects: HashMap<ObjectKey, u16>,
     pub(super) skipped: BTreeMap<(u16, String), u64>,
@@ -61,6 +61,14 @@ pub(super) struct Link {
     pub(super) last: DeliveryKey,
     /// `Callpost-Sequence` of the last.
     pub(super) sequence: u64,
+}
+
+/// A leg that lives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LiveLeg {
+    pub(super) call_id: u64,
+    /// Where its updates are, if in the head: else its record holds the last one.
+    pub(super) generation: u64,
 }
 
 /// A call in the head.
@@ -192,9 +200,9 @@ impl Book {
         }
         for (update, payload) in batch.updates.iter().zip(&batch.update_payloads) {
             let number = self.call(staged, head, &update.call)?;
-            let sequence = self.record(staged, number, kind::UPDATE, payload);
+            self.record(staged, number, kind::UPDATE, payload);
             if let UpdateBody::Leg(leg) = &update.body {
-                self.index_leg(staged, update, leg, number, sequence);
+                self.index_leg(staged, update, leg, number);
             }
         }
         for (call, payload) in &batch.cdrs {
@@ -263,7 +271,6 @@ impl Book {
         staged.put(self.head, key::delivery(call, kind::ENTRY, at), payload);
         let state = Pending { attempts: 0, next: 0, accepted: now, call, before };
         staged.put(self.head, key::pending(route, at), &state.encode());
-        staged.put(self.head, key::due(route, 0, at), &format::encode_before(before));
         let counted = self.count(staged, self.head, route);
         counted.counters.accepted += 1;
         counted.counters.pending += 1;
@@ -353,7 +360,6 @@ impl Book {
                 let number = self.next.call;
                 self.next.call += 1;
                 staged.put(self.head, key, &number.to_be_bytes());
-                staged.put(self.head, key::record(number, kind::NAME, 0), call.0.as_bytes());
                 number
             }
         };
@@ -370,10 +376,9 @@ impl Book {
         }
     }
 
-    fn record(&mut self, staged: &mut Staged, call: u64, kind: u8, payload: &[u8]) -> u64 {
+    fn record(&mut self, staged: &mut Staged, call: u64, kind: u8, payload: &[u8]) {
         let sequence = self.take_sequence(payload.len());
         staged.put(self.head, key::record(call, kind, sequence), payload);
-        sequence
     }
 
     fn take_sequence(&mut self, bytes: usize) -> u64 {
@@ -383,43 +388,45 @@ impl Book {
         sequence
     }
 
-    fn index_leg(
-        &mut self,
-        staged: &mut Staged,
-        update: &Update,
-        leg: &LegUpdate,
-        number: u64,
-        sequence: u64,
-    ) {
-        let mut place = number.to_be_bytes().to_vec();
-        place.extend_from_slice(&sequence.to_be_bytes());
-        staged.put(self.head, key::leg(leg.start, leg.call_id), &place);
-        let live = self.live.entry(update.call.clone()).or_default();
-        if matches!(leg.state, LegState::Hangup | LegState::Failed) {
-            live.retain(|call_id| *call_id != leg.call_id);
-            if live.is_empty() {
-                self.live.remove(&update.call);
-            }
-            staged.remove(self.head, key::live(leg.call_id));
-        } else {
-            if !live.contains(&leg.call_id) {
-                live.push(leg.call_id);
-            }
-            let mut reference = leg.start.0.max(0).to_be_bytes().to_vec();
-            reference.insert(0, b'@');
-            staged.put(self.head, key::live(leg.call_id), &reference);
-        }
+    /// Index keys are written once for a leg, not with each of its updates.
+    fn index_leg(&mut self, staged: &mut Staged, update: &Update, leg: &LegUpdate, number: u64) {
+        self.mark_live(staged, update, leg);
         let Some(state) = self.calls.get_mut(&update.call) else { return };
         let known = (leg.call_id, leg.start.0, leg.src.number.clone(), leg.dst.number.clone());
         if state.legs.contains(&known) {
             return;
         }
         state.legs.push(known);
-        staged.put(self.head, key::call_id_of(leg.call_id, leg.start), &[]);
+        staged.put(self.head, key::leg(leg.start, leg.call_id), &number.to_be_bytes());
         for number in [&leg.src.number, &leg.dst.number] {
             if !number.is_empty() {
                 staged.put(self.head, key::number_of(number, leg.start, leg.call_id), &[]);
             }
+        }
+    }
+
+    fn mark_live(&mut self, staged: &mut Staged, update: &Update, leg: &LegUpdate) {
+        let ended = matches!(leg.state, LegState::Hangup | LegState::Failed);
+        let live = self.live.entry(update.call.clone()).or_default();
+        let known = live.iter().position(|known| known.call_id == leg.call_id);
+        match known {
+            Some(at) if ended => {
+                live.remove(at);
+                staged.remove(self.head, key::live(leg.call_id));
+            }
+            // its record is of the head and says where its updates are
+            Some(at) if live[at].generation == self.head => {}
+            None if ended => {}
+            Some(_) | None => {
+                live.retain(|known| known.call_id != leg.call_id);
+                live.push(LiveLeg { call_id: leg.call_id, generation: self.head });
+                let mut reference = vec![b'@'];
+                reference.extend_from_slice(&leg.start.0.max(0).to_be_bytes());
+                staged.put(self.head, key::live(leg.call_id), &reference);
+            }
+        }
+        if live.is_empty() {
+            self.live.remove(&update.call);
         }
     }
 
@@ -477,8 +484,8 @@ impl Book {
         if self.chains.remove(call).is_some() {
             staged.remove(self.head, key::of_call(key::CHAIN, call));
         }
-        for call_id in self.live.remove(call).unwrap_or_default() {
-            staged.remove(self.head, key::live(call_id));
+        for leg in self.live.remove(call).unwrap_or_default() {
+            staged.remove(self.head, key::live(leg.call_id));
         }
         if let Some(state) = self.calls.get_mut(call) {
             state.ended = true;

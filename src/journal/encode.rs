@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::format::{OBJECT_PART, PAYLOAD_CAP, Reader};
 use super::types::{Batch, JournalError, Outgoing, Payload, RouteId, Settlement, TraceMessage};
-use crate::calls::{CallKey, ObjectKey, Update, UpdateBody, UpdateId};
+use crate::calls::{CallKey, ObjectKey, Update, UpdateId};
 
 /// Largest open object.
 const OBJECT_CAP: usize = 256 * 1024;
@@ -118,7 +118,7 @@ pub(super) fn prepare(batch: Batch) -> Result<Prepared, JournalError> {
         name_fits(&update.call.0)?;
         let payload = capped(json(&update)?)?;
         out.bytes += payload.len();
-        out.records += if matches!(update.body, UpdateBody::Leg(_)) { 3 } else { 1 };
+        out.records += 1;
         out.updates.push(update);
         out.update_payloads.push(payload);
     }
@@ -132,7 +132,7 @@ pub(super) fn prepare(batch: Batch) -> Result<Prepared, JournalError> {
     for Outgoing { route, id, call, ordered, payload } in batch.outbox {
         let entry = PreparedEntry::new(&Entry { route, id, call, ordered, payload })?;
         out.bytes += entry.json.len();
-        out.records += 3;
+        out.records += 2;
         out.outbox.push(entry);
     }
     for (name, value) in batch.objects {

@@ -40,19 +40,25 @@ impl From<io::Error> for Fault {
 impl From<sled::Error> for Fault {
     fn from(error: sled::Error) -> Self {
         match error {
-            sled::Error::Io(error) => match error.kind() {
-                io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::InvalidData
-                | io::ErrorKind::InvalidInput
-                | io::ErrorKind::NotFound => Self::Damaged(error.to_string()),
-                _ => Self::Io(error.to_string()),
-            },
+            sled::Error::Io(error) if is_damage(error.kind()) => Self::Damaged(error.to_string()),
+            sled::Error::Io(error) => Self::Io(error.to_string()),
             sled::Error::CollectionNotFound(_)
             | sled::Error::Unsupported(_)
             | sled::Error::ReportableBug(_)
             | sled::Error::Corruption { .. } => Self::Damaged(error.to_string()),
         }
     }
+}
+
+/// What reading past an end, or a number that makes no sense, looks like.
+fn is_damage(kind: io::ErrorKind) -> bool {
+    [
+        io::ErrorKind::UnexpectedEof,
+        io::ErrorKind::InvalidData,
+        io::ErrorKind::InvalidInput,
+        io::ErrorKind::NotFound,
+    ]
+    .contains(&kind)
 }
 
 /// A value read: its payload, or that it cannot be trusted.

@@ -42,23 +42,22 @@
 //! | `Q` route:2 | the counters of generations that are gone |
 //! | `q` route:2 | the counters of this generation |
 //! | `c` call | the call's number in this generation, 8 bytes |
-//! | `R` number:8 `a` 0:8 | the call, as in `c` |
 //! | `R` number:8 `m` seq:8 | JSON: an AMI message of the call |
 //! | `R` number:8 `u` seq:8 | JSON: an update of the call |
 //! | `R` number:8 `d` seq:8 | JSON: a CDR row of the call |
 //! | `R` number:8 `e` gen:8 seq:8 | JSON: a delivery of the call, never changed |
 //! | `R` number:8 `s` gen:8 seq:8 | JSON: how its last attempt ended |
 //! | `p` route:2 gen:8 seq:8 | [`Pending`]: there while a delivery waits |
-//! | `t` route:2 next:8 gen:8 seq:8 | its predecessor, 16 bytes, or nothing; next is 0 before the first attempt |
+//! | `t` route:2 next:8 gen:8 seq:8 | its predecessor, 16 bytes, or nothing; there once it was tried |
 //! | `x` gen:8 seq:8 | JSON: a dead letter |
-//! | `L` start:8 call_id:8 | number:8 seq:8 of the leg's last update |
+//! | `L` start:8 call_id:8 | number:8 of the leg's call |
 //! | `N` length:1 number start:8 call_id:8 | nothing |
-//! | `I` call_id:8 start:8 | nothing |
 //!
 //! What belongs to one call stands together, calls in order of their first record: appends go to
 //! the end of the store, and archiving or tracing a call is one short scan.
 //!
-//! Keys of a history day: `L` (generation:8, then the leg as deflated JSON), `N` and `I` as above, and
+//! Keys of a history day: `L` (generation:8, then the leg as deflated JSON), `N` as above,
+//! `I` call_id:8 start:8 (nothing), and
 //! `c` call gen:8 part:2: a deflated run of JSON lines ([`super::history`]).
 
 use parsers::Micros;
@@ -265,7 +264,6 @@ impl Reader<'_> {
 
 /// Kinds of records of a call.
 pub(super) mod kind {
-    pub(in crate::journal) const NAME: u8 = b'a';
     pub(in crate::journal) const MESSAGE: u8 = b'm';
     pub(in crate::journal) const UPDATE: u8 = b'u';
     pub(in crate::journal) const CDR: u8 = b'd';

@@ -5,14 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::book::{Book, Chain, Generation, Summary};
+use super::book::{Book, Chain, Generation, LiveLeg, Summary};
 use super::encode::join_object;
 use super::engine::{Checked, Fault, Store, sync_directory};
 use super::format::{self, Next, Reader, decode_counters, encode_counters, key};
 use super::pool::{Pool, generation_of};
 use super::types::RouteId;
 use super::witness::Witness;
-use crate::calls::{CallKey, ObjectKey, Update};
+use crate::calls::{CallKey, ObjectKey, Update, UpdateBody};
 
 /// A chain untouched for so long belongs to a call that never said its end.
 const CHAIN_KEPT: i64 = 7 * 24 * 3600 * 1_000_000;
@@ -186,10 +186,10 @@ fn fill(
         for object in book.objects.keys() {
             copy.all(old, &key::object(&object.0))?;
         }
-        for call_id in book.live.values().flatten() {
-            if let Some(update) = live_update(old, *call_id)? {
+        for leg in book.live.values().flatten() {
+            if let Some(update) = live_update(old, leg.call_id)? {
                 let json = serde_json::to_vec(&update).map_err(|error| Fault::Io(error.to_string()))?;
-                copy.put(key::live(*call_id), &json)?;
+                copy.put(key::live(leg.call_id), &json)?;
             }
         }
     }
@@ -238,23 +238,27 @@ pub(super) fn live_update(head: &Store, call_id: u64) -> Result<Option<Update>, 
         return Ok(serde_json::from_slice(&payload).ok());
     }
     let Some(start) = Reader(&payload[1..]).i64() else { return Ok(None) };
-    leg_update(head, &key::leg(parsers::Micros(start), call_id))
+    leg_update(head, parsers::Micros(start), call_id)
 }
 
-/// The update that a leg's index record points to.
-pub(super) fn leg_update(store: &Store, leg: &[u8]) -> Result<Option<Update>, Fault> {
-    let Some(Ok(place)) = store.get(leg)? else { return Ok(None) };
-    update_at(store, &place)
-}
-
-/// The update at a place: the call's number and the record's.
-pub(super) fn update_at(store: &Store, place: &[u8]) -> Result<Option<Update>, Fault> {
-    let mut read = Reader(place);
-    let (Some(call), Some(sequence)) = (read.u64(), read.u64()) else { return Ok(None) };
-    let Some(Ok(payload)) = store.get(&key::record(call, format::kind::UPDATE, sequence))? else {
-        return Ok(None);
-    };
-    Ok(serde_json::from_slice(&payload).ok())
+/// The last update of a leg in a generation.
+pub(super) fn leg_update(
+    store: &Store,
+    start: parsers::Micros,
+    call_id: u64,
+) -> Result<Option<Update>, Fault> {
+    let Some(Ok(place)) = store.get(&key::leg(start, call_id))? else { return Ok(None) };
+    let Some(call) = Reader(&place).u64() else { return Ok(None) };
+    let mut last = None;
+    store.scan_back(&key::records_of(call, format::kind::UPDATE), |_, payload| {
+        let update = payload.ok().and_then(|payload| serde_json::from_slice::<Update>(&payload).ok());
+        last = update.filter(|update| match &update.body {
+            UpdateBody::Leg(leg) => (leg.call_id, leg.start) == (call_id, start),
+            UpdateBody::Sms(_) => false,
+        });
+        last.is_none()
+    })?;
+    Ok(last)
 }
 
 /// The open objects, whole ones only.
@@ -411,10 +415,13 @@ fn read_state(store: &Store, book: &mut Book) -> Result<(), Fault> {
     })?;
     each(key::FOLDED, &mut |book, key, _| book.folded.extend(Reader(&key[1..]).u64()))?;
     let mut live = Vec::new();
-    each(key::LIVE, &mut |_, key, _| live.extend(Reader(&key[1..]).u64()))?;
-    for call_id in live {
+    each(key::LIVE, &mut |book, key, payload| {
+        let generation = if payload.first() == Some(&b'@') { book.head } else { 0 };
+        live.extend(Reader(&key[1..]).u64().map(|call_id| (call_id, generation)));
+    })?;
+    for (call_id, generation) in live {
         if let Some(update) = live_update(store, call_id)? {
-            book.live.entry(update.call).or_default().push(call_id);
+            book.live.entry(update.call).or_default().push(LiveLeg { call_id, generation });
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use super::archive::{deliveries, runs_of};
 use super::encode::{StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{PAYLOAD_CAP, Reader, key, kind};
-use super::head::{leg_update, live_update, update_at};
+use super::head::{leg_update, live_update};
 use super::history::{Historian, day_of, inflate};
 use super::outbox::place_in;
 use super::seek::{self, Token};
@@ -44,10 +44,7 @@ pub(super) fn legs(historian: &mut Historian, filter: &HistoryFilter) -> Result<
         let _synced = historian.shared.synced();
         // it may just have been copied into the history, or put aside
         if let Ok(store) = historian.shared.pool.get(number) {
-            found.store(&store, &|store, key, place| match place {
-                Some(place) => update_at(store, place),
-                None => leg_update(store, key),
-            })?;
+            found.store(&store, Kind::Generation)?;
         }
         newer = created;
     }
@@ -63,7 +60,7 @@ pub(super) fn legs(historian: &mut Historian, filter: &HistoryFilter) -> Result<
         let Some(store) = historian.days.get(&day, false)? else { continue };
         let read = match &filter.call {
             Some(call) => call_legs(&store, call, &mut found),
-            None => found.store(&store, &day_leg),
+            None => found.store(&store, Kind::Day),
         };
         if let Err(Fault::Damaged(why)) = read {
             drop(store);
@@ -97,8 +94,12 @@ pub(super) fn trace(historian: &mut Historian, call: &CallKey) -> Result<Trace, 
     Ok(trace)
 }
 
-/// How a store's leg record, or the place that it points to, becomes an update.
-type Load<'a> = &'a dyn Fn(&Store, &[u8], Option<&[u8]>) -> Result<Option<Update>, Fault>;
+/// What a store is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Generation,
+    Day,
+}
 
 struct Found<'a> {
     filter: &'a HistoryFilter,
@@ -141,52 +142,26 @@ impl Found<'_> {
     }
 
     /// Legs of an outbox generation or a day, by the narrowest index.
-    fn store(&mut self, store: &Store, load: Load<'_>) -> Result<(), Fault> {
+    fn store(&mut self, store: &Store, kind: Kind) -> Result<(), Fault> {
         if let Some(call) = &self.filter.call {
             return self.of_call(store, call);
         }
         let from = self.filter.from.map_or(0, |from| from.0.max(0)).to_be_bytes();
         let to = self.filter.to.map_or(i64::MAX, |to| to.0.max(0)).to_be_bytes();
-        let bounds = |prefix: Vec<u8>| {
-            let join = |time: [u8; 8]| [prefix.as_slice(), time.as_slice()].concat();
-            (join(from), join(to))
+        let prefix = match (self.filter.call_id, &self.filter.number) {
+            (Some(call_id), _) if kind == Kind::Day => key::call_id(call_id),
+            (_, Some(number)) => key::number(number),
+            (_, None) => vec![key::LEG],
         };
-        if let Some(call_id) = self.filter.call_id {
-            let (from, to) = bounds(key::call_id(call_id));
-            return self.walk(store, &from, &to, load, |rest| {
-                let mut read = Reader(rest);
-                let (call_id, start) = (read.u64()?, read.i64()?);
-                Some((Micros(start), call_id))
-            });
-        }
-        let start_and_id = |rest: &[u8]| {
-            let mut read = Reader(rest.get(rest.len().checked_sub(16)?..)?);
-            Some((Micros(read.i64()?), read.u64()?))
-        };
-        let (from, to) = match &self.filter.number {
-            Some(number) => bounds(key::number(number)),
-            None => bounds(vec![key::LEG]),
-        };
-        self.walk(store, &from, &to, load, start_and_id)
-    }
-
-    fn walk(
-        &mut self,
-        store: &Store,
-        from: &[u8],
-        to: &[u8],
-        load: Load<'_>,
-        leg: impl Fn(&[u8]) -> Option<(Micros, u64)>,
-    ) -> Result<(), Fault> {
         let mut added = 0;
         let mut failed = Ok(());
-        store.range_back(from, to, |key, payload| {
-            let Some((start, call_id)) = leg(&key[1..]) else { return true };
+        let (first, last) = ([prefix.as_slice(), &from].concat(), [prefix.as_slice(), &to].concat());
+        store.range_back(&first, &last, |key, _| {
+            let Some((start, call_id)) = leg_in(key, &prefix, self.filter.call_id) else { return true };
             if self.seen.contains(&(call_id, start)) {
                 return true;
             }
-            let place = payload.ok().filter(|place| key[0] == key::LEG && place.len() == 16);
-            match load(store, &key::leg(start, call_id), place.as_deref()) {
+            match load(store, kind, start, call_id) {
                 Ok(Some(update)) => added += usize::from(self.add(update)),
                 Ok(None) => {}
                 Err(fault) => failed = Err(fault),
@@ -248,8 +223,19 @@ fn call_number(store: &Store, call: &CallKey) -> Result<Option<u64>, Fault> {
     Ok(number.and_then(Result::ok).and_then(|payload| Reader(&payload).u64()))
 }
 
-fn day_leg(store: &Store, key: &[u8], _: Option<&[u8]>) -> Result<Option<Update>, Fault> {
-    let Some(Ok(payload)) = store.get(key)? else { return Ok(None) };
+/// The leg that an index key names, if it is not another than the one wanted.
+fn leg_in(key: &[u8], prefix: &[u8], wanted: Option<u64>) -> Option<(Micros, u64)> {
+    let mut rest = Reader(key.get(prefix.len()..)?);
+    let start = Micros(rest.i64()?);
+    let call_id = if key[0] == key::CALL_ID { Reader(&key[1..]).u64()? } else { rest.u64()? };
+    wanted.is_none_or(|wanted| wanted == call_id).then_some((start, call_id))
+}
+
+fn load(store: &Store, kind: Kind, start: Micros, call_id: u64) -> Result<Option<Update>, Fault> {
+    if kind == Kind::Generation {
+        return leg_update(store, start, call_id);
+    }
+    let Some(Ok(payload)) = store.get(&key::leg(start, call_id))? else { return Ok(None) };
     let json = payload.get(8..).and_then(|bytes| inflate(bytes, LEG_CAP));
     Ok(json.and_then(|json| serde_json::from_slice(&json).ok()))
 }

@@ -7,7 +7,7 @@
 //!              v                                    v
 //!            writer --(settled generation)------> history
 //!     stages in book, outbox                      archive, lookup, seek
-//!     answers from schedule
+//!     hands out (due) from schedule
 //!              |                                    |
 //!              '-------> pool, engine (sled) <------'
 //! ```
@@ -17,6 +17,7 @@ mod answer;
 mod archive;
 mod book;
 mod command;
+mod due;
 mod encode;
 mod engine;
 mod format;
@@ -26,6 +27,7 @@ mod lookup;
 mod open;
 mod outbox;
 mod pool;
+mod reopen;
 mod salvage;
 mod schedule;
 mod seek;

@@ -46,7 +46,7 @@ pub(super) fn settle(
     let generation = at.generation;
     let costs = !matches!(settlement, Settlement::Retry { costs: false, .. } | Settlement::Released);
     state.attempts = state.attempts.saturating_add(u32::from(costs));
-    staged.remove(generation, key::due(route, lease.state.next, at));
+    unschedule(staged, at, lease);
     let outcome = StoredOutcome { at: now.0, attempts: state.attempts, settlement: settlement.clone() };
     put_json(staged, generation, key::delivery(state.call, kind::OUTCOME, at), &outcome)?;
     if let Settlement::Retry { at: next, .. } = settlement {
@@ -88,12 +88,19 @@ pub(super) fn settle(
 
 /// Gives up a delivery whose record is damaged: what it was cannot be known any more.
 pub(super) fn give_up(book: &mut Book, staged: &mut Staged, at: DeliveryKey, lease: &Lease) {
-    let Lease { route, state, .. } = *lease;
-    staged.remove(at.generation, key::due(route, state.next, at));
+    let route = lease.route;
+    unschedule(staged, at, lease);
     staged.remove(at.generation, key::pending(route, at));
     let counters = &mut book.count(staged, at.generation, route).counters;
     counters.pending = counters.pending.saturating_sub(1);
     counters.dropped += 1;
+}
+
+/// Only what was tried stands in the schedule.
+fn unschedule(staged: &mut Staged, at: DeliveryKey, lease: &Lease) {
+    if lease.state.next > 0 {
+        staged.remove(at.generation, key::due(lease.route, lease.state.next, at));
+    }
 }
 
 /// A delivery's record; `None` when it is damaged or gone.

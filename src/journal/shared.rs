@@ -71,11 +71,9 @@ impl Shared {
         Arc::clone(wakers.entry(route.clone()).or_default())
     }
 
+    /// Also where nobody waits yet: who waits next finds it ringing.
     pub(super) fn wake(&self, route: &RouteId) {
-        let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(waker) = wakers.get(route) {
-            waker.notify_one();
-        }
+        self.waker(route).notify_one();
     }
 
     pub(super) fn wake_all(&self) {

@@ -2,7 +2,12 @@
 //! acknowledged; it is killed and started again on the same files, and in the end everything is
 //! accounted for. `CALLPOST_JOURNAL_KILLS` for more kills.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, a child talks")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, a child talks"
+)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead, BufReader};

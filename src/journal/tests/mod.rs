@@ -3,5 +3,6 @@
 mod basics;
 mod crash;
 mod damage;
+mod full_disk;
 mod model;
 mod support;
