@@ -25,7 +25,7 @@ use super::call::{
 use super::channels::Origin;
 use super::direction::{Side, clid};
 use super::identity::{leg_id, update_id};
-use super::state::{Chan, Leg, LegKey, LegKind, MAX_LEGS, Outcome, State};
+use super::state::{Chan, Leg, LegKey, LegKind, MAX_LEGS, MAX_NOTES, Outcome, State, clip};
 
 /// How long the end of a never-connected called leg waits for word of who answered.
 pub(super) const SETTLE: i64 = 250;
@@ -204,6 +204,7 @@ impl State {
         let now = block.and_then(|block| block.exten.clone());
         let number = [first, now].into_iter().flatten().find(|exten| is_number(exten));
         let number = number.or_else(|| dial.dial_string.as_deref().map(sent_number).map(Arc::from));
+        let number = number.as_ref().map(clip);
         Party { number: number.as_deref().unwrap_or_default().to_owned(), id: 0, name: String::new() }
     }
 
@@ -434,7 +435,7 @@ impl State {
                 self.release(&leg.key, id);
             } else if leg.state == LegState::Connected || leg.state == LegState::OnHold {
                 let first = self.legs.edit(&leg.key, |leg| {
-                    if !leg.holders.contains(id) {
+                    if !leg.holders.contains(id) && leg.holders.len() < MAX_NOTES {
                         leg.holders.push(id.clone());
                     }
                     std::mem::replace(&mut leg.state, LegState::OnHold) == LegState::Connected
@@ -484,9 +485,9 @@ impl State {
 
     /// Adds to `info`, once.
     pub(super) fn remark(&mut self, key: &LegKey, text: impl Into<Arc<str>>) {
-        let text = text.into();
+        let text = clip(&text.into());
         self.legs.edit(key, |leg| {
-            if !leg.info.contains(&text) {
+            if !leg.info.contains(&text) && leg.info.len() < MAX_NOTES {
                 leg.info.push(text);
             }
         });

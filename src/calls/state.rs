@@ -11,23 +11,26 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::call::{CdrRow, Direction, LegState, ObjectKey, Party, Step};
 use super::direction::{Side, Who};
 
-/// Channel records at most, those of ended channels included: a large PBX holds a few thousand
-/// channels, so more is somebody who invents them.
+/// Live channels at most: a large PBX holds a few thousand, so more is somebody who invents them.
 pub(super) const MAX_CHANNELS: usize = 50_000;
 /// Ended channels kept for one call: a queue that retries busy agents makes them without end.
 pub(super) const MAX_DEAD: usize = 256;
 /// Open legs of one call at most: no ring group is larger.
 pub(super) const MAX_LEGS: usize = 512;
-/// Linkedids merged into one call at most, so that its object stays below the journal's 16 KiB.
-pub(super) const MAX_LINKS: usize = 100;
+/// Linkedids merged into one call at most.
+pub(super) const MAX_LINKS: usize = 64;
+/// Bytes of one list of ids in a call's object, which has to stay below the journal's 16 KiB.
+pub(super) const MAX_LIST: usize = 3072;
 /// CDR rows of one call at most; a queue visit of hours makes some thousands.
 pub(super) const MAX_ROWS: usize = 4096;
 /// Ended calls remembered for late CDR rows at most.
 pub(super) const MAX_DONE: usize = 20_000;
-/// Characters kept of any text from outside; caller names and extensions are below 80.
+/// Bytes kept of any text from outside; Asterisk's own names, extensions and CDR fields are shorter.
 pub(super) const MAX_TEXT: usize = 256;
+/// Entries of a leg's `info`, and channels that hold it, at most: real calls have two or three.
+pub(super) const MAX_NOTES: usize = 16;
 /// Asterisk's own limit of a uniqueid (`AST_MAX_PUBLIC_UNIQUEID`); a longer one is not Asterisk's.
-pub(super) const MAX_ID: usize = 149;
+const MAX_ID: usize = 149;
 /// A channel without an end after this time lost it: longer than any call, shorter than for ever.
 pub(super) const MAX_AGE: i64 = 7 * 24 * 3600 * 1000;
 
@@ -443,8 +446,9 @@ pub(super) struct State {
     pub bridges: HashMap<Arc<str>, BTreeSet<Uniqueid>>,
     /// Derived: party A of a done call to that call.
     pub parties: HashMap<Uniqueid, Linkedid>,
-    /// Derived: done calls by their deadline come first in `timers`; this counts them.
+    /// Derived: how many calls are done, and how many channels alive.
     pub done: usize,
+    pub alive: usize,
     timers: BTreeSet<(Micros, Timer)>,
     due: HashMap<Timer, Micros>,
     /// The input's arrival, and its own time.
@@ -472,6 +476,7 @@ impl State {
             bridges: HashMap::new(),
             parties: HashMap::new(),
             done: 0,
+            alive: 0,
             timers: BTreeSet::new(),
             due: HashMap::new(),
             now: Micros(0),
@@ -537,6 +542,7 @@ impl State {
         let channels: Vec<Chan> = self.channels.map.values().cloned().collect();
         for chan in channels {
             self.call_or_new(&chan.call);
+            self.alive += usize::from(chan.alive());
             self.join(&chan.call, |members| members.channels.insert(chan.id.clone()));
             if let Some(bridge) = &chan.bridge {
                 self.bridges.entry(bridge.clone()).or_default().insert(chan.id.clone());
@@ -669,10 +675,30 @@ fn json<T: Serialize>(value: Option<&T>) -> Option<Vec<u8>> {
     value.and_then(|value| serde_json::to_vec(value).ok())
 }
 
-/// A text from outside, cut to [`MAX_TEXT`] characters.
+/// A text from outside: cut to [`MAX_TEXT`] bytes, and without control characters, which would
+/// swell in JSON.
 pub(super) fn clip(text: &Arc<str>) -> Arc<str> {
-    match text.char_indices().nth(MAX_TEXT) {
-        Some((end, _)) => text.get(..end).unwrap_or_default().into(),
-        None => text.clone(),
+    if text.len() <= MAX_TEXT && !text.contains(char::is_control) {
+        return text.clone();
+    }
+    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default().replace(char::is_control, " ").into()
+}
+
+/// Whether Asterisk itself can have given this id or name.
+pub(super) fn is_sane(id: &str) -> bool {
+    !id.is_empty() && id.len() <= MAX_ID && !id.contains(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_from_outside_are_cut_at_characters_and_lose_controls() {
+        let long: Arc<str> = "é".repeat(200).into();
+        assert_eq!(&*clip(&long), "é".repeat(128));
+        assert_eq!(&*clip(&"a\r\nb\u{7f}c".into()), "a  b c");
+        assert_eq!(&*clip(&"Ana O'Hara".into()), "Ana O'Hara");
+        assert!(is_sane("1795252767.1") && !is_sane("") && !is_sane("1\n") && !is_sane(&"1".repeat(150)));
     }
 }

@@ -7,7 +7,7 @@ use parsers::{Micros, Uniqueid};
 
 use super::call::{CdrSource, Step};
 use super::direction::Who;
-use super::state::{CdrFeed, State, Timer};
+use super::state::{CdrFeed, State, Timer, is_sane};
 
 /// Deadlines worked off in one step at most, each of which leaves the set: more would be a loop.
 const MAX_DUE: usize = 1_000_000;
@@ -157,7 +157,9 @@ impl State {
                 self.touch(channel);
             }
             EventKind::Rename { uniqueid, newname } => {
-                self.channels.edit(uniqueid, |chan| chan.name = newname.clone());
+                if is_sane(newname.as_str()) {
+                    self.channels.edit(uniqueid, |chan| chan.name = newname.clone());
+                }
             }
             EventKind::HangupRequest { channel, .. } => self.hangup_request(channel),
             EventKind::SoftHangupRequest { channel, .. } => {

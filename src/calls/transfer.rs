@@ -17,6 +17,7 @@ impl State {
         for leg in self.legs_on(transferer) {
             // a park is a transfer too, and its own event may come first
             if !leg.info.iter().any(|info| info.starts_with("parked ")) {
+                self.legs.edit(&leg.key, |leg| leg.info.retain(|info| !info.starts_with("transfer:")));
                 self.remark(&leg.key, format!("transfer:{}", extension.map_or("", |extension| &**extension)));
             }
             self.legs.edit(&leg.key, |leg| leg.transferred = true);
