@@ -19,9 +19,10 @@ use parsers::{Linkedid, Micros, Uniqueid};
 
 use super::call::{CallKey, CdrGroup, CdrRow, CdrSource};
 use super::direction::{Side, clid};
-use super::state::{
-    CdrFeed, Chan, MAX_AGE, MAX_DONE, MAX_LIST, MAX_ROWS, Outcome, Phase, Row, State, Timer, clip, is_sane,
+use super::objects::{
+    CdrFeed, Chan, MAX_AGE, MAX_DONE, MAX_LIST, MAX_ROWS, Outcome, Phase, Row, clip, is_sane,
 };
+use super::state::{State, Timer};
 
 /// After the last channel, for rows that come a moment later.
 pub(super) const GROUP_WAIT: i64 = 2_000;

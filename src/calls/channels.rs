@@ -15,7 +15,8 @@ use parsers::{Micros, Uniqueid};
 
 use super::call::CallKey;
 use super::direction::Side;
-use super::state::{Chan, Dialled, MAX_CHANNELS, MAX_DEAD, Outcome, Phase, State, clip, is_sane};
+use super::objects::{Chan, Dialled, MAX_CHANNELS, MAX_DEAD, Outcome, Phase, clip, is_sane};
+use super::state::State;
 
 /// Local channels in one dial chain at most; Asterisk itself rarely makes three.
 const MAX_HOPS: usize = 16;
@@ -431,7 +432,7 @@ impl State {
         members.channels.iter().any(|id| self.is_alive(id))
     }
 
-    /// A channel that sits in no call any longer is an error of ours, never of the input.
+    /// Where a call stands.
     pub(super) fn phase(&self, call: &parsers::Linkedid) -> Option<Phase> {
         self.calls.get(call).map(|call| call.phase)
     }

@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 
 use super::call::UpdateId;
 use super::cdr_group::GROUP_WAIT;
-use super::state::{Call, LegKey, MAX_AGE, MAX_LINKS, MAX_LIST, Phase, State};
+use super::objects::{Call, LegKey, MAX_AGE, MAX_LINKS, MAX_LIST, Phase};
+use super::state::State;
 
 /// The top 53 bits, never 0, and the 14 hex digits of the same hash.
 pub(super) fn leg_id(pbx: &str, key: &LegKey) -> (u64, String) {

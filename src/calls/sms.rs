@@ -7,7 +7,8 @@ use parsers::ami::event::ModemSms;
 
 use super::call::{CallKey, SmsUpdate, Update, UpdateBody};
 use super::identity::{hash_id, src_hash, update_id};
-use super::state::{MAX_TEXT, State};
+use super::objects::MAX_TEXT;
+use super::state::State;
 
 /// The user event's name.
 const CONVENTION: &str = "CallpostSMS";

@@ -287,6 +287,48 @@ fn a_stuck_channel_holds_its_calls_creates_back_for_ten_minutes_only() {
     assert_eq!(legs(&run).last().unwrap().info, "recovered");
 }
 
+/// A fork's loser may be gone before anything says that another one won.
+#[test]
+fn who_lost_a_fork_is_known_a_moment_after_the_loser_hung_up() {
+    let name = "s17_forked_answered";
+    let mut stream = edited(name, |message| Some(message.replace("Cause: 26", "Cause: 16")));
+    let phone = |kind: &EventKind| match kind {
+        EventKind::Hangup { channel, .. } => channel.name.as_str().starts_with("PJSIP/1001"),
+        _ => false,
+    };
+    let hangup =
+        stream.iter().position(|(_, fed)| matches!(fed, Fed::Event(event) if phone(&event.kind))).unwrap();
+    let first_end = stream
+        .iter()
+        .position(|(_, fed)| matches!(fed, Fed::Event(event) if matches!(event.kind, EventKind::DialEnd(_))));
+    let first_end = first_end.unwrap();
+    let (_, gone) = stream.remove(hangup);
+    stream.insert(first_end, (stream[first_end].0, gone));
+    assert_as_expected(name, &replay(&stream));
+}
+
+#[test]
+fn who_is_called_only_after_a_phone_was_given_up_did_not_answer_in_its_place() {
+    let mut stream = stream("y05_queue_exit_with_key");
+    let gone = stream.iter().position(|(_, fed)| {
+        matches!(fed, Fed::Event(event) if matches!(&event.kind,
+            EventKind::Hangup { channel, .. } if channel.name.as_str().starts_with("PJSIP/1001")))
+    });
+    let gone = gone.unwrap();
+    let mut now = stream[gone].0;
+    for (at, fed) in &mut stream[gone + 1..] {
+        now = now.plus_millis(5);
+        *at = now;
+        if let Fed::Event(event) = fed {
+            event.at = Some(now);
+        }
+    }
+    let run = replay(&stream);
+    let ends: Vec<EventName> =
+        legs(&run).into_iter().filter(|leg| leg.dst.id == 10001).map(|leg| leg.event).collect();
+    assert_eq!(ends.last(), Some(&EventName::Missed));
+}
+
 #[test]
 fn asterisk_13_without_dial_state_rings_by_newstate() {
     for name in
