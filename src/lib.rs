@@ -13,6 +13,7 @@ pub mod cdr;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod ingest;
 pub mod journal;
 pub mod receiver;

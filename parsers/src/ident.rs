@@ -40,15 +40,13 @@ impl Micros {
     /// Reads `1795252767.935415`: seconds, and up to six digits of fraction.
     /// The form of AMI's `Timestamp` header and of `CDR(start,u)`.
     pub fn parse(text: &str) -> Option<Self> {
-        let (secs, fraction) = text.split_once('.').unwrap_or((text, ""));
-        let secs: i64 = secs.parse().ok()?;
-        if fraction.len() > 6 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        let (secs, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        if fraction.len() > 6 || !is_digits(secs) || !is_digits(fraction) {
             return None;
         }
-        let mut micros: i64 = 0;
-        for digit in fraction.bytes().chain(std::iter::repeat(b'0')).take(6) {
-            micros = micros * 10 + i64::from(digit - b'0');
-        }
+        let secs: i64 = secs.parse().ok()?;
+        let scale = 10_i64.pow(6_u32.saturating_sub(u32::try_from(fraction.len()).ok()?));
+        let micros = fraction.parse::<i64>().ok()?.checked_mul(scale)?;
         Some(Self(secs.checked_mul(Self::SECOND)?.checked_add(micros)?))
     }
 }
@@ -155,14 +153,19 @@ impl Ord for ChannelName {
 
 fn epoch(id: &str) -> Option<(u64, u64)> {
     let (head, sequence) = id.rsplit_once('.')?;
-    let seconds = head.rsplit_once('-').map_or(head, |(_, seconds)| seconds);
-    if !(9..=10).contains(&seconds.len()) || !seconds.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    if sequence.is_empty() || !sequence.bytes().all(|b| b.is_ascii_digit()) {
+    let seconds = match head.rsplit_once('-') {
+        Some(("", _)) => return None,
+        Some((_, seconds)) => seconds,
+        None => head,
+    };
+    if !(9..=10).contains(&seconds.len()) || !is_digits(seconds) || !is_digits(sequence) {
         return None;
     }
     Some((seconds.parse().ok()?, sequence.parse().ok()?))
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn by_epoch(a: &str, b: &str) -> Ordering {
@@ -208,15 +211,19 @@ impl ChannelName {
     }
 
     /// Technology and endpoint without the instance: `PJSIP/my-trunk` of `PJSIP/my-trunk-00000012`.
-    /// An instance is a last `-` and 8 hex digits; other forms (DAHDI, Dongle) lose what follows
-    /// their last `-`.
+    /// An instance is a last `-` and 8 hex digits for PJSIP, SIP and Local; other technologies (DAHDI,
+    /// IAX2, Dongle) lose what follows their last `-`.
     pub fn endpoint(&self) -> &str {
-        let name = self.0.split_once(';').map_or(&*self.0, |(name, _)| name);
-        name.rsplit_once('-').map_or(name, |(endpoint, _)| endpoint)
+        let name = self.local_pair().unwrap_or(&self.0);
+        let Some((endpoint, instance)) = name.rsplit_once('-') else { return name };
+        let hex = matches!(self.tech(), "PJSIP" | "SIP" | "Local");
+        let is_instance = instance.len() == 8 && instance.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if hex && !is_instance { name } else { endpoint }
     }
 }
 
-/// A caller's number and name. `<unknown>`, `unknown` and the empty text are `None`.
+/// A caller's number and name. `<unknown>` and the empty text are `None`; a bare `unknown` is what some
+/// trunk really sent, and stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CallerId {
     /// The number as presented.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
 use clap::{Args, Parser, Subcommand};
+use url::Url;
 
 use crate::config::{DEFAULT_FILE, duration};
 
@@ -47,10 +48,22 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Run the agent
+    Run,
+    /// Look at the configuration, Asterisk, sinks, journal and clock; each line says what to do
+    Check(Check),
+    /// No PBX, nothing to configure: recorded calls through the real agent, before your eyes
+    Demo(Demo),
     /// A receiver for trying things: NiMbox create and delete, webhooks; prints, and can fail on request
     Receive(Receive),
     /// Show what the number rules make of a number, rule by rule
     Number(Number),
+    /// How the running agent stands: connection, journal, routes
+    Status(Status),
+    /// Updates as they happen
+    Tail(Tail),
+    /// Save a live AMI stream, secrets removed, for a bug report; Ctrl-C ends it
+    Capture(Capture),
 }
 
 /// For those who read the output with a program.
@@ -59,6 +72,56 @@ pub(super) struct Output {
     /// Print JSON, one object a line
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// Only read the configuration; connect to nothing
+    #[arg(long)]
+    pub config_only: bool,
+    /// Post a test event to each webhook
+    #[arg(long, conflicts_with = "config_only")]
+    pub send_test: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// Go on until Ctrl-C
+    #[arg(long)]
+    pub keep: bool,
+    /// So many times as fast as recorded
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = speed)]
+    pub speed: f64,
+    /// Keep the journal there; run again, and what was not delivered goes out first
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// Deliver there, as to `callpost receive`, in place of the demo's own receiver
+    #[arg(long, value_name = "URL")]
+    pub to: Option<Url>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Tail {
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Capture {
+    /// A file that does not exist yet
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +159,11 @@ pub(super) struct Receive {
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse::<f64>().map_err(|_| "not a number".to_owned())?;
     if (0.0..=1.0).contains(&rate) { Ok(rate) } else { Err("not from 0 to 1".to_owned()) }
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let speed = text.parse::<f64>().map_err(|_| "not a number".to_owned())?;
+    if (0.1..=100.0).contains(&speed) { Ok(speed) } else { Err("not from 0.1 to 100".to_owned()) }
 }
 
 fn time(text: &str) -> Result<Duration, String> {

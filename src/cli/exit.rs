@@ -3,6 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::agent::StartError;
+use crate::api::ClientError;
 use crate::config::Faults;
 
 /// A command that did what it could.
@@ -40,6 +42,12 @@ pub enum CliError {
         /// What to do.
         remedy: String,
     },
+    /// The agent did not start: exit code 1.
+    #[error("failed to start: {0}")]
+    Start(#[from] StartError),
+    /// The running agent did not answer: exit code 1.
+    #[error(transparent)]
+    Agent(#[from] ClientError),
     /// The reader of the output went away, or the disk behind it is full.
     #[error("failed to write the output: {0}")]
     Output(#[from] io::Error),
@@ -65,7 +73,7 @@ impl CliError {
         match self {
             Self::Config(_) | Self::Usage { .. } => 2,
             Self::Output(_) if self.is_closed_pipe() => 0,
-            Self::Failed { .. } | Self::Output(_) => 1,
+            Self::Failed { .. } | Self::Start(_) | Self::Agent(_) | Self::Output(_) => 1,
         }
     }
 }

@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 use parsers::Micros;
 
 use super::out::{paint, style};
+use crate::calls::{Context, EventName, Update, UpdateBody};
 use crate::receiver::{Received, Request};
 
 const CALL_COLOURS: [AnsiColor; 6] = [
@@ -30,6 +31,8 @@ const PARTIES_WIDTH: usize = 44;
 pub struct Lines {
     zone: TimeZone,
     calls: HashMap<String, usize>,
+    /// The letter of texts, which have no call.
+    texts: Option<usize>,
     /// Creates by time and source: the calls they are of.
     creates: HashMap<(String, String), usize>,
 }
@@ -37,12 +40,17 @@ pub struct Lines {
 impl Lines {
     /// Times are shown in that zone.
     pub fn new(zone: TimeZone) -> Self {
-        Self { zone, calls: HashMap::new(), creates: HashMap::new() }
+        Self { zone, calls: HashMap::new(), texts: None, creates: HashMap::new() }
     }
 
     /// Says which letter a call has, by its `src_hash`; without it, letters are given in order.
     pub fn call(&mut self, src_hash: &str, index: usize) {
         self.calls.insert(src_hash.to_owned(), index);
+    }
+
+    /// Says which letter the next texts have.
+    pub fn text(&mut self, index: usize) {
+        self.texts = Some(index);
     }
 
     /// Says which letter a create has.
@@ -59,21 +67,82 @@ impl Lines {
 
     /// The line, coloured.
     pub fn line(&mut self, received: &Received) -> String {
-        let time = paint(style::DIM, self.time(received.at));
-        let letter = self.index(&received.request).map_or_else(|| " ".to_owned(), Self::letter);
-        let (kind, event, colour) = heading(&received.request);
-        let parties = parties(&received.request);
-        let mut detail = vec![detail(&received.request)];
+        let request = &received.request;
+        let (kind, event, colour) = heading(request);
+        let mut details = vec![detail(request)];
         if received.again {
-            detail.push("again".to_owned());
+            details.push("again".to_owned());
         }
         if !(200..300).contains(&received.status) {
-            detail.push(paint(style::BAD, format!("answered {}", received.status)));
+            details.push(paint(style::BAD, format!("answered {}", received.status)));
         }
-        detail.retain(|part| !part.is_empty());
-        let event = paint(colour, format!("{event:<EVENT_WIDTH$}"));
+        let index = self.index(request);
+        self.row(
+            received.at,
+            index,
+            kind,
+            paint(colour, format!("{event:<EVENT_WIDTH$}")),
+            &parties(request),
+            &details,
+        )
+    }
+
+    /// The line of an update, as `tail` shows it.
+    pub fn update(&mut self, update: &Update) -> String {
+        let index = self.letter_of(&update.call.0);
+        let (event, parties, detail) = match &update.body {
+            UpdateBody::Leg(leg) => {
+                let name = serde_json::to_value(leg.event).ok();
+                let name = name.as_ref().and_then(|name| name.as_str()).unwrap_or_default();
+                let detail = match leg.event {
+                    EventName::Hangup => format!("{} s, {}", leg.duration, leg.cause),
+                    EventName::Missed | EventName::Failed => leg.cause.clone(),
+                    EventName::Dtmf => leg.digit.map(|(digit, _)| digit.to_string()).unwrap_or_default(),
+                    EventName::Initial
+                    | EventName::Ringing
+                    | EventName::Connected
+                    | EventName::Hold
+                    | EventName::Unhold
+                    | EventName::Accepted => String::new(),
+                };
+                let queue = if leg.context == Context::Queue { "queue " } else { "" };
+                let parties = format!(
+                    "{} → {queue}{}",
+                    named(&leg.src.name, &leg.src.number),
+                    named(&leg.dst.name, &leg.dst.number)
+                );
+                (name.to_owned(), parties, detail)
+            }
+            UpdateBody::Sms(sms) => {
+                ("sms.received".to_owned(), format!("{} → {}", sms.from, sms.to), format!("{:?}", sms.text))
+            }
+        };
+        let (short, colour) = event_style(&event);
+        self.row(
+            update.at,
+            Some(index),
+            "update",
+            paint(colour, format!("{short:<EVENT_WIDTH$}")),
+            &parties,
+            &[detail],
+        )
+    }
+
+    fn row(
+        &self,
+        at: Micros,
+        index: Option<usize>,
+        kind: &str,
+        event: String,
+        parties: &str,
+        details: &[String],
+    ) -> String {
+        let time = paint(style::DIM, self.time(at));
+        let letter = index.map_or_else(|| " ".to_owned(), Self::letter);
+        let details: Vec<&str> =
+            details.iter().map(String::as_str).filter(|detail| !detail.is_empty()).collect();
         let line =
-            format!("{time}  {letter}  {kind:<7} {event}  {parties:<PARTIES_WIDTH$}  {}", detail.join(", "));
+            format!("{time}  {letter}  {kind:<7} {event}  {parties:<PARTIES_WIDTH$}  {}", details.join(", "));
         line.trim_end().to_owned()
     }
 
@@ -87,15 +156,20 @@ impl Lines {
         if let Request::Create { initiated, source, .. } = request {
             return self.creates.get(&(initiated.trim_end_matches('Z').to_owned(), source.clone())).copied();
         }
-        let call = request.text("src_hash");
-        if call.is_empty() {
-            return None;
+        if matches!(request, Request::Webhook { event, .. } if event == "sms.received") {
+            return self.texts;
         }
+        let call = request.text("src_hash");
+        let test = matches!(request, Request::Webhook { event, .. } if event == "test");
+        (!call.is_empty() && !test).then(|| self.letter_of(call))
+    }
+
+    fn letter_of(&mut self, call: &str) -> usize {
         if self.calls.len() >= MAX_CALLS {
             self.calls.clear();
         }
         let next = self.calls.len();
-        Some(*self.calls.entry(call.to_owned()).or_insert(next))
+        *self.calls.entry(call.to_owned()).or_insert(next)
     }
 }
 
@@ -106,18 +180,20 @@ fn heading(request: &Request) -> (&'static str, String, Style) {
         Request::Delete { .. } => ("NiMbox", "delete".to_owned(), style::WARN),
         Request::Other { .. } => ("other", String::new(), style::DIM),
         Request::Webhook { event, .. } => {
-            let short = event.split('.').next_back().unwrap_or_default();
-            let colour = match short {
-                "connected" => style::GOOD,
-                "missed" | "failed" => style::BAD,
-                "hold" | "unhold" => style::WARN,
-                "received" => style::NAME,
-                "initial" | "ringing" | "test" => style::DIM,
-                _ => Style::new(),
-            };
-            let shown = if event == "sms.received" { "sms" } else { short };
-            ("webhook", shown.to_owned(), colour)
+            let (short, colour) = event_style(event);
+            ("webhook", short.to_owned(), colour)
         }
+    }
+}
+
+fn event_style(event: &str) -> (&str, Style) {
+    match event.split('.').next_back().unwrap_or_default() {
+        short @ "connected" => (short, style::GOOD),
+        short @ ("missed" | "failed") => (short, style::BAD),
+        short @ ("hold" | "unhold") => (short, style::WARN),
+        short @ ("initial" | "ringing" | "test") => (short, style::DIM),
+        "received" => ("sms", style::NAME),
+        short => (short, Style::new()),
     }
 }
 
@@ -136,16 +212,19 @@ fn parties(request: &Request) -> String {
     }
 }
 
-/// `Ana Pérez 1001`: users by name, others by number, and by name where they gave one.
+/// `Ana Pérez (1001)`: users by name, others by number, and by name where they gave one.
 fn party(request: &Request, side: &str) -> String {
     let number = request.text(side);
-    let name = request.text(&format!("{side}_name"));
+    named(request.text(&format!("{side}_name")), number)
+}
+
+fn named(name: &str, number: &str) -> String {
     let name = name.split(" <").next().unwrap_or(name).trim_matches('"');
     match (name, number) {
         ("", "") => "?".to_owned(),
         ("", number) => number.to_owned(),
         (name, number) if name == number || number.is_empty() => name.to_owned(),
-        (name, number) => format!("{name} {number}"),
+        (name, number) => format!("{name} ({number})"),
     }
 }
 

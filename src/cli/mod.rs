@@ -2,6 +2,9 @@
 //! terminals, pipes and closed pipes; what they log goes to stderr.
 
 mod args;
+mod capture;
+mod check;
+mod demo;
 mod exit;
 mod lines;
 mod log;
@@ -9,6 +12,8 @@ mod number;
 mod out;
 mod program;
 mod receive;
+mod status;
+mod tail;
 
 pub use exit::{CliError, Done};
 pub use lines::Lines;

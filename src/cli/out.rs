@@ -87,6 +87,11 @@ impl Out {
     }
 }
 
+/// `1 event`, `2 events`.
+pub(super) fn plural(count: u64, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
+}
+
 /// Styled text: `paint(style::GOOD, "connected")`.
 pub fn paint(style: anstyle::Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")

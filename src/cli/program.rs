@@ -1,6 +1,7 @@
 //! Arguments, run, exit code.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -8,8 +9,9 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::args::{Cli, Command};
 use super::exit::{CliError, Done};
-use super::{log, number, receive};
-use crate::config::{Environment, Loaded, load};
+use super::out::plural;
+use super::{capture, check, demo, log, number, receive, status, tail};
+use crate::config::{Config, DEFAULT_FILE, Environment, Loaded, load, load_text};
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -21,12 +23,13 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    log::start(LevelFilter::WARN, cli.verbose);
+    let level = if matches!(cli.command, Command::Run) { LevelFilter::INFO } else { LevelFilter::WARN };
+    log::start(level, cli.verbose);
     match run(&cli) {
         Ok(done) => done.into(),
         Err(error) => {
             if !error.is_closed_pipe() {
-                report(&cli, &error);
+                report(&error);
             }
             ExitCode::from(error.code())
         }
@@ -35,9 +38,23 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<Done, CliError> {
     match &cli.command {
+        Command::Run => wait(agent(configured(cli)?)),
+        Command::Check(args) => wait(check::check(&cli.config, args)),
+        Command::Demo(args) => wait(demo::demo(args)),
         Command::Receive(args) => wait(receive::receive(args)),
-        Command::Number(args) => number::number(&configured(cli)?, args),
+        Command::Number(args) => number::number(&if_there(cli)?, args),
+        Command::Status(args) => wait(status::status(&if_there(cli)?, args)),
+        Command::Tail(args) => wait(tail::tail(&if_there(cli)?, args)),
+        Command::Capture(args) => wait(capture::capture(&configured(cli)?.config, args)),
     }
+}
+
+async fn agent(loaded: Loaded) -> Result<Done, CliError> {
+    for warning in &loaded.warnings {
+        tracing::warn!(file = %warning.file, line = warning.line, key = %warning.key, remedy = %warning.remedy, "{}", warning.problem);
+    }
+    crate::agent::run(loaded.config).await?;
+    Ok(Done::All)
 }
 
 /// Runs the asynchronous part; few threads, for this is somebody's PBX.
@@ -60,13 +77,18 @@ fn configured(cli: &Cli) -> Result<Loaded, CliError> {
     Ok(load(&cli.config, &Environment::of_process())?)
 }
 
-fn report(_cli: &Cli, error: &CliError) {
+/// Where nobody named a file and there is none at the usual place, the defaults.
+fn if_there(cli: &Cli) -> Result<Config, CliError> {
+    if cli.config == Path::new(DEFAULT_FILE) && !cli.config.exists() {
+        return Ok(load_text("", DEFAULT_FILE, &Environment::of_process())?.config);
+    }
+    Ok(configured(cli)?.config)
+}
+
+fn report(error: &CliError) {
     let style = super::style::BAD.bold();
     let text = if let CliError::Config(faults) = error {
-        let count = match faults.0.len() {
-            1 => "1 fault".to_owned(),
-            count => format!("{count} faults"),
-        };
+        let count = plural(faults.0.len() as u64, "fault", "faults");
         format!("the configuration has {count}; nothing was started\n\n{faults}")
     } else {
         error.to_string()

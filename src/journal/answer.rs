@@ -120,6 +120,7 @@ impl Writer {
         let Some(stored) = outbox::entry(&store, state.call, at).map_err(fault)? else {
             return Ok(Taken::Broken(lease));
         };
+        let last = if state.next > 0 { outbox::last(&store, state.call, at).map_err(fault)? } else { None };
         self.leases.insert(at, lease);
         Ok(Taken::Delivery(Box::new(Delivery {
             key: at,
@@ -128,6 +129,7 @@ impl Writer {
             call: stored.entry.call,
             sequence: stored.sequence,
             attempts: state.attempts,
+            last,
             accepted: Micros(stored.accepted),
             payload: stored.entry.payload,
         })))
@@ -346,6 +348,9 @@ impl Writer {
     /// A generation is in the history, on disk: its dead letters and totals move to the head, then
     /// its files go.
     fn archived(&mut self, number: u64, result: Result<(), ArchiveFault>) {
+        if !self.book.generations.contains_key(&number) {
+            return;
+        }
         let folded = match result {
             Ok(()) => self.ready().and_then(|()| self.fold(number)),
             Err(ArchiveFault::Generation(fault)) => Err((number, fault)),
@@ -400,6 +405,8 @@ impl Writer {
             staged.put(head_number, key::route(key::CARRIED, route), &encode_counters(&total));
         }
         staged.remove(head_number, key::summary(number));
+        staged.put(head_number, key::folded(number), &[]);
+        self.book.folded.insert(number);
         self.book.generations.remove(&number);
         let listed = self.book.generations.iter().map(|(number, known)| (*number, known.created));
         self.shared.pool.list(listed.collect());
@@ -420,6 +427,7 @@ impl Writer {
             generations: self.book.generations.len() as u64,
             days,
             quarantined: self.quarantined,
+            lost: self.lost,
             head_records: self.book.next.sequence.saturating_sub(1),
             objects: self.book.objects.len() as u64,
             commits: self.commits,

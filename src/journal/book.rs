@@ -1,7 +1,7 @@
 //! The head's state in memory: a mirror of what is on disk and of what is staged. Nothing here
 //! decides what anybody sees; after a failed commit it is thrown away and read again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,8 @@ pub(super) struct Book {
     pub(super) skipped: BTreeMap<(u16, String), u64>,
     /// Counters of generations that are gone, by route.
     pub(super) carried: Vec<Counters>,
+    /// Generations that are in the history and counted; their directories may still be there.
+    pub(super) folded: BTreeSet<u64>,
     /// Generations on disk, the head among them.
     pub(super) generations: BTreeMap<u64, Generation>,
 }
@@ -76,9 +78,13 @@ pub(super) struct Generation {
     /// By route number.
     pub(super) routes: Vec<GenerationRoute>,
     pub(super) created: i64,
+    /// The next record's number when it was sealed; 0 for the head.
+    pub(super) sequence: u64,
     pub(super) sealed: bool,
     /// Its counters were read from itself, not from its summary.
     pub(super) exact: bool,
+    /// The head says that its summary there is behind.
+    pub(super) behind: bool,
     /// It is being copied into the history.
     pub(super) archiving: bool,
 }
@@ -95,6 +101,12 @@ pub(super) struct GenerationRoute {
 pub(super) struct Summary {
     pub(super) created: i64,
     pub(super) routes: Vec<(u16, Counters)>,
+    /// The next record's number when it was sealed.
+    #[serde(default)]
+    pub(super) sequence: u64,
+    /// Something was settled since: the counters must be read from the generation itself.
+    #[serde(default)]
+    pub(super) behind: bool,
 }
 
 impl Default for RouteTable {
@@ -159,7 +171,7 @@ impl Generation {
 
     pub(super) fn summary(&self) -> Summary {
         let routes = (0u16..).zip(&self.routes).map(|(number, route)| (number, route.counters)).collect();
-        Summary { created: self.created, routes }
+        Summary { created: self.created, routes, sequence: self.sequence, behind: self.behind }
     }
 }
 
@@ -285,8 +297,26 @@ impl Book {
         self.generations.entry(generation).or_default().route(route)
     }
 
-    /// Writes what the group changed in counters and in the head's place.
+    /// Writes the summary of a sealed generation into the head.
+    pub(super) fn summarize(&mut self, staged: &mut Staged, number: u64, behind: bool) {
+        let Some(generation) = self.generations.get_mut(&number) else { return };
+        generation.behind = behind;
+        if let Ok(json) = serde_json::to_vec(&generation.summary()) {
+            staged.put(self.head, key::summary(number), &json);
+        }
+    }
+
+    /// Writes what the group changed in counters and in the head's place, and that the summaries of
+    /// sealed generations it touches are behind.
     pub(super) fn close_group(&mut self, staged: &mut Staged) {
+        let head = self.head;
+        let touched: Vec<u64> = staged.counted.iter().map(|(generation, _)| *generation).collect();
+        for number in touched {
+            let known = self.generations.get(&number);
+            if number != head && known.is_some_and(|generation| !generation.behind) {
+                self.summarize(staged, number, true);
+            }
+        }
         for (generation, route) in std::mem::take(&mut staged.counted) {
             let counters = self.generations.entry(generation).or_default().counters(route);
             staged.put(generation, key::route(key::COUNTERS, route), &format::encode_counters(&counters));

@@ -13,6 +13,8 @@ const OBJECT_CAP: usize = 256 * 1024;
 pub(super) const NAME_CAP: usize = 200;
 /// Reasons longer than this are cut.
 const REASON_CAP: usize = 100;
+/// Longest reason or answer of a settlement.
+pub(super) const ANSWER_CAP: usize = 1024;
 /// What precedes a delivery's JSON: its sequence in its call, and when it was accepted.
 pub(super) const ENTRY_HEAD: usize = 16;
 

@@ -3,6 +3,7 @@
 //! ```text
 //! <directory>/lock                     flock; held while a process has the journal
 //! <directory>/format                   the text "callpost journal 1\n"
+//! <directory>/witness                  how far the journal had come (`witness.rs`)
 //! <directory>/outbox/<number>/         outbox generations, 20 decimal digits, each a sled store
 //! <directory>/history/<YYYY-MM-DD>/    history, one sled store a UTC day
 //! <directory>/history/<YYYY-MM-DD>.<number>   what that day got from that generation (`seek.rs`)
@@ -29,14 +30,15 @@
 //!
 //! | key | payload |
 //! |---|---|
-//! | `a` name | what the generation is about: `pbx`, `next` ([`Next`]), `ready` |
+//! | `a` name | what the generation is about: `pbx`; `next`: [`Next`]; `ready`: it became the head; `sealed`: it has a successor |
 //! | `r` route:2 | the route's name; a route keeps its number in all generations |
 //! | `n` name | a note |
 //! | `o` length:1 name part:2 | part of an open object: parts in all, 2 bytes; then its bytes |
 //! | `k` call | JSON: the last delivery of an open call on each route, its sequence |
 //! | `v` call_id:8 | a live leg: `@` start:8, see `L`; or its last update as JSON when that is of an older generation |
 //! | `y` route:2 reason | count, 8 bytes: left out on purpose |
-//! | `g` number:8 | JSON: a sealed generation's summary. An older directory without one is done with |
+//! | `g` number:8 | JSON: a sealed generation's summary: counters, and whether they are behind |
+//! | `f` number:8 | a generation is done with: its directory may be removed |
 //! | `Q` route:2 | the counters of generations that are gone |
 //! | `q` route:2 | the counters of this generation |
 //! | `c` call | the call's number in this generation, 8 bytes |
@@ -71,7 +73,8 @@ pub(super) const OBJECT_PART: usize = 4 * 1024;
 /// The content of `format`.
 pub(super) const FORMAT: &str = "callpost journal 1\n";
 
-const MAGIC: [u8; 2] = [0xC7, 0x50];
+/// What every record begins with.
+pub(super) const MAGIC: [u8; 2] = [0xC7, 0x50];
 const VERSION: u8 = 1;
 const HEADER: usize = 12;
 
@@ -116,6 +119,17 @@ pub(super) fn unseal<'a>(key: &[u8], record: &'a [u8]) -> Result<&'a [u8], Damag
         return Err(Damaged("another key"));
     }
     Ok(&record[HEADER + key_len..])
+}
+
+/// The record that these bytes begin with: its key, its payload, its length.
+pub(super) fn record_at(bytes: &[u8]) -> Option<(&[u8], &[u8], usize)> {
+    let header = bytes.get(..HEADER)?;
+    let key_len = usize::from(header[3]);
+    let len = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+    let length = usize::try_from(len).ok()?.checked_add(HEADER + key_len)?;
+    let record = bytes.get(..length)?;
+    let key = &record[HEADER..HEADER + key_len];
+    Some((key, unseal(key, record).ok()?, length))
 }
 
 fn checksum(record: &[u8]) -> u32 {
@@ -270,6 +284,7 @@ pub(super) mod key {
     pub(in crate::journal) const LIVE: u8 = b'v';
     pub(in crate::journal) const SKIPPED: u8 = b'y';
     pub(in crate::journal) const SUMMARY: u8 = b'g';
+    pub(in crate::journal) const FOLDED: u8 = b'f';
     pub(in crate::journal) const CARRIED: u8 = b'Q';
     pub(in crate::journal) const COUNTERS: u8 = b'q';
     pub(in crate::journal) const CALL: u8 = b'c';
@@ -330,6 +345,10 @@ pub(super) mod key {
 
     pub(in crate::journal) fn summary(generation: u64) -> Vec<u8> {
         join(SUMMARY, &[&generation.to_be_bytes()])
+    }
+
+    pub(in crate::journal) fn folded(generation: u64) -> Vec<u8> {
+        join(FOLDED, &[&generation.to_be_bytes()])
     }
 
     /// All records of a call.

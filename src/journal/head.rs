@@ -11,6 +11,7 @@ use super::engine::{Checked, Fault, Store, sync_directory};
 use super::format::{self, Next, Reader, decode_counters, encode_counters, key};
 use super::pool::{Pool, generation_of};
 use super::types::RouteId;
+use super::witness::Witness;
 use crate::calls::{CallKey, ObjectKey, Update};
 
 /// A chain untouched for so long belongs to a call that never said its end.
@@ -26,15 +27,18 @@ pub(super) struct Loaded {
     pub(super) pbx: Option<String>,
     /// Generations put aside: where they are now, and why.
     pub(super) quarantined: Vec<(PathBuf, String)>,
+    /// Acknowledged records that are not there any more, in generations that did open.
+    pub(super) lost: u64,
     /// Nothing was appended ever, or the head was lost: a new one must be made of this book.
     pub(super) needs_head: bool,
 }
 
-/// Reads the newest generation that can be read.
-pub(super) fn load(pool: &Pool, quarantine: &Path) -> Result<Loaded, Fault> {
+/// Reads the newest generation that can be read, and compares it with what was acknowledged.
+pub(super) fn load(pool: &Pool, quarantine: &Path, witness: Option<Witness>) -> Result<Loaded, Fault> {
     let mut on_disk = numbers(pool.directory())?;
     let highest = on_disk.last().copied().unwrap_or(0);
     let mut quarantined = Vec::new();
+    let mut unready = Vec::new();
     let mut found = None;
     while let Some(number) = on_disk.last().copied() {
         match read(pool, number) {
@@ -42,10 +46,9 @@ pub(super) fn load(pool: &Pool, quarantine: &Path) -> Result<Loaded, Fault> {
                 found = Some(book);
                 break;
             }
-            // never became the head: nothing in it was acknowledged
             Ok(None) => {
                 pool.close(number);
-                remove(pool, number)?;
+                unready.push(number);
             }
             Err(Fault::Damaged(why)) => {
                 pool.close(number);
@@ -55,23 +58,72 @@ pub(super) fn load(pool: &Pool, quarantine: &Path) -> Result<Loaded, Fault> {
         }
         on_disk.pop();
     }
-    let Some((mut book, pbx)) = found else {
-        let book = Book { head: highest, ..Book::default() };
-        return Ok(Loaded { book, pbx: None, quarantined, needs_head: true });
-    };
-    for number in on_disk {
-        if number != book.head && !book.generations.contains_key(&number) {
+    let sealed = found.as_ref().is_some_and(|found| found.sealed);
+    for number in unready {
+        if sealed || witness.is_some_and(|witness| witness.generation >= number) {
+            let why = "it is empty, but was not when it was left".to_owned();
+            quarantined.push((put_aside(pool, number, quarantine)?, why));
+        } else {
+            // it never became the head: nothing in it was acknowledged
             remove(pool, number)?;
         }
     }
+    let Some(Read { mut book, pbx, .. }) = found else {
+        let book = Book { head: highest, ..Book::default() };
+        return Ok(Loaded { book, pbx: None, quarantined, lost: 0, needs_head: true });
+    };
+    for number in on_disk {
+        if book.folded.contains(&number) {
+            remove(pool, number)?;
+        } else {
+            // only a head that says so is reason enough to remove a generation
+            let unknown = Generation { sealed: true, behind: true, ..Generation::default() };
+            book.generations.entry(number).or_insert(unknown);
+        }
+    }
     book.generations.retain(|number, _| pool.path(*number).is_dir());
-    let needs_head = !quarantined.is_empty();
+    list(pool, &book);
+    let mut lost = match witness {
+        Some(witness) if witness.generation == book.head => missing(&book, witness.sequence),
+        Some(_) | None => 0,
+    };
+    // a sealed generation had a successor, which is lost now or was at an earlier start
+    let needs_head = sealed || lost > 0 || !quarantined.is_empty();
     if needs_head {
         // what this one knew of open calls is older than what was lost
         book.objects.clear();
         book.live.clear();
     }
-    Ok(Loaded { book, pbx, quarantined, needs_head })
+    quarantined.extend(count_anew(pool, &mut book, quarantine, needs_head, &mut lost)?);
+    list(pool, &book);
+    Ok(Loaded { book, pbx, quarantined, lost, needs_head })
+}
+
+/// Reads the counters of generations whose summary is behind, or of all. One that cannot be read is
+/// put aside.
+fn count_anew(
+    pool: &Pool,
+    book: &mut Book,
+    quarantine: &Path,
+    all: bool,
+    lost: &mut u64,
+) -> Result<Vec<(PathBuf, String)>, Fault> {
+    let mut quarantined = Vec::new();
+    for (number, generation) in &mut book.generations {
+        if generation.exact || !(all || generation.behind) {
+            continue;
+        }
+        match pool.get(*number).and_then(|store| read_counters(&store, generation)) {
+            Ok(missing) => *lost += missing,
+            Err(Fault::Damaged(why)) => {
+                pool.close(*number);
+                quarantined.push((put_aside(pool, *number, quarantine)?, why));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    book.generations.retain(|number, _| pool.path(*number).is_dir());
+    Ok(quarantined)
 }
 
 /// Makes a new head: everything that must outlive the old one is in it, on disk, before anything
@@ -117,7 +169,15 @@ fn fill(
         let json = serde_json::to_vec(chain).map_err(|error| Fault::Io(error.to_string()))?;
         copy.put(key::of_call(key::CHAIN, call), &json)?;
     }
-    for (generation, known) in &book.generations {
+    book.folded.retain(|number| pool.path(*number).is_dir());
+    for folded in &book.folded {
+        copy.put(key::folded(*folded), &[])?;
+    }
+    if let Some(old) = book.generations.get_mut(&book.head) {
+        old.sequence = book.next.sequence;
+    }
+    for (generation, known) in &mut book.generations {
+        known.behind = false;
         let json = serde_json::to_vec(&known.summary()).map_err(|error| Fault::Io(error.to_string()))?;
         copy.put(key::summary(*generation), &json)?;
     }
@@ -147,9 +207,28 @@ fn fill(
     book.head = number;
     book.next = next;
     book.calls.clear();
-    pool.list(book.generations.iter().map(|(number, known)| (*number, known.created)).collect());
+    list(pool, book);
     pool.insert(number, store);
+    if let Some(old) = old
+        && let Err(fault) = mark_sealed(old)
+    {
+        tracing::warn!(why = fault.why(), "cannot mark a generation as sealed");
+    }
     Ok(())
+}
+
+/// Says in a generation that it has a successor.
+fn mark_sealed(old: &Store) -> Result<(), Fault> {
+    let mut batch = sled::Batch::default();
+    let key = key::about("sealed");
+    let record = format::seal(&key, &[]);
+    batch.insert(key, record);
+    old.apply(batch)?;
+    old.sync()
+}
+
+fn list(pool: &Pool, book: &Book) {
+    pool.list(book.generations.iter().map(|(number, known)| (*number, known.created)).collect());
 }
 
 /// The last update of a live leg, as the head has it.
@@ -192,8 +271,9 @@ pub(super) fn objects(head: &Store) -> Result<Vec<(ObjectKey, Vec<u8>)>, Fault> 
     Ok(parts.into_iter().filter_map(whole).collect())
 }
 
-/// Reads a generation's own counters.
-pub(super) fn read_counters(store: &Store, generation: &mut Generation) -> Result<(), Fault> {
+/// Reads a generation's own counters. Answers how many of its records are missing: its end was cut
+/// off since it was sealed.
+pub(super) fn read_counters(store: &Store, generation: &mut Generation) -> Result<u64, Fault> {
     store.scan(&[key::COUNTERS], |key, payload| {
         if let (Some(route), Some(counters)) =
             (route_in(key), payload.ok().as_deref().and_then(decode_counters))
@@ -203,7 +283,13 @@ pub(super) fn read_counters(store: &Store, generation: &mut Generation) -> Resul
         true
     })?;
     generation.exact = true;
-    Ok(())
+    let next = store.get(&key::about("next"))?.and_then(Result::ok).and_then(|bytes| Next::decode(&bytes));
+    let found = next.map_or(0, |next| next.sequence);
+    Ok(generation.sequence.saturating_sub(found))
+}
+
+fn missing(book: &Book, acknowledged: u64) -> u64 {
+    acknowledged.saturating_sub(book.next.sequence)
 }
 
 /// Removes a generation that is done with.
@@ -246,7 +332,7 @@ fn numbers(directory: &Path) -> Result<Vec<u64>, Fault> {
 }
 
 /// Reads one generation as the head; none when it never was one.
-fn read(pool: &Pool, number: u64) -> Result<Option<(Book, Option<String>)>, Fault> {
+fn read(pool: &Pool, number: u64) -> Result<Option<Read>, Fault> {
     let store = pool.get(number)?;
     match store.get(&key::about("ready"))? {
         Some(Ok(_)) => {}
@@ -266,12 +352,23 @@ fn read(pool: &Pool, number: u64) -> Result<Option<(Book, Option<String>)>, Faul
     read_counters(&store, &mut own)?;
     read_state(&store, &mut book)?;
     book.generations.insert(number, own);
-    pool.list(book.generations.iter().map(|(number, known)| (*number, known.created)).collect());
-    Ok(Some((book, pbx)))
+    let sealed = store.contains(&key::about("sealed"))?;
+    Ok(Some(Read { book, pbx, sealed }))
 }
 
+/// A generation read as the head.
+struct Read {
+    book: Book,
+    pbx: Option<String>,
+    /// It has, or had, a successor.
+    sealed: bool,
+}
+
+/// What to do with a state record: its key and its payload.
+type Visit<'a> = &'a mut dyn FnMut(&mut Book, &[u8], Vec<u8>);
+
 fn read_state(store: &Store, book: &mut Book) -> Result<(), Fault> {
-    let mut each = |prefix: u8, visit: &mut dyn FnMut(&mut Book, &[u8], Vec<u8>)| {
+    let mut each = |prefix: u8, visit: Visit<'_>| {
         store.scan(&[prefix], |key, payload: Checked| {
             match payload {
                 Ok(payload) => visit(book, key, payload),
@@ -312,6 +409,7 @@ fn read_state(store: &Store, book: &mut Book) -> Result<(), Fault> {
             book.generations.insert(number, sealed(summary));
         }
     })?;
+    each(key::FOLDED, &mut |book, key, _| book.folded.extend(Reader(&key[1..]).u64()))?;
     let mut live = Vec::new();
     each(key::LIVE, &mut |_, key, _| live.extend(Reader(&key[1..]).u64()))?;
     for call_id in live {
@@ -323,7 +421,8 @@ fn read_state(store: &Store, book: &mut Book) -> Result<(), Fault> {
 }
 
 fn sealed(summary: Summary) -> Generation {
-    let mut generation = Generation { created: summary.created, sealed: true, ..Generation::default() };
+    let Summary { created, sequence, behind, .. } = summary;
+    let mut generation = Generation { created, sequence, behind, sealed: true, ..Generation::default() };
     for (route, counters) in summary.routes {
         generation.route(route).counters = counters;
     }

@@ -99,6 +99,7 @@ impl Historian {
                 let _ = reply.send(lookup::trace(self, &call).map_err(|fault| self.error(&fault)));
             }
             Job::Remove(number) => {
+                self.shared.pool.close(number);
                 if let Err(fault) = head::remove(&self.shared.pool, number) {
                     tracing::warn!(number, why = fault.why(), "cannot remove a generation that is done with");
                 }

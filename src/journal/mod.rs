@@ -26,6 +26,7 @@ mod lookup;
 mod open;
 mod outbox;
 mod pool;
+mod salvage;
 mod schedule;
 mod seek;
 mod shared;
@@ -34,6 +35,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod types;
+mod witness;
 mod writer;
 
 pub use store::Journal;

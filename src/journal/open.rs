@@ -17,6 +17,7 @@ use super::head;
 use super::history::{Days, Historian, Job};
 use super::shared::Shared;
 use super::types::{JournalError, JournalOptions, Recovered};
+use super::witness::{self, WitnessFile};
 use super::writer::Writer;
 
 /// Commands that wait for the writer; senders wait when there are more.
@@ -48,13 +49,16 @@ pub(super) fn open(options: JournalOptions) -> Result<(Opened, Recovered), Journ
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(io_error(&path))?;
     }
     same_owner(&directory)?;
+    sync_directory(&directory)
+        .map_err(|fault| JournalError::Io { path: directory.clone(), why: fault.why().to_owned() })?;
     let lock = lock(&directory)?;
     check_format(&directory).map_err(io_error(&directory.join("format")))??;
 
     let shared = Arc::new(Shared::new(directory.clone()));
     let store_error =
         |fault: Fault| JournalError::Io { path: directory.clone(), why: fault.why().to_owned() };
-    let loaded = head::load(&shared.pool, &shared.quarantine()).map_err(store_error)?;
+    let witness = witness::read(&directory);
+    let loaded = head::load(&shared.pool, &shared.quarantine(), witness).map_err(store_error)?;
     let other_pbx = loaded.pbx.as_ref().is_some_and(|stored| *stored != options.pbx);
     if let (true, Some(stored)) = (other_pbx && anything_open(&loaded.book), &loaded.pbx) {
         return Err(JournalError::OtherPbx { stored: stored.clone(), configured: options.pbx });
@@ -69,12 +73,18 @@ pub(super) fn open(options: JournalOptions) -> Result<(Opened, Recovered), Journ
         keep: options.keep,
         max_size: options.max_size,
     };
-    let quarantined = loaded.quarantined.len() as u64;
-    let mut writer = Writer::new(options, Arc::clone(&shared), loaded.book, jobs.clone(), quarantined, lock);
-    if loaded.needs_head || other_pbx {
+    let quarantined = loaded.quarantined.clone();
+    let needs_head = loaded.needs_head || other_pbx;
+    let witness = WitnessFile::open(&directory).map_err(io_error(&directory.join("witness")))?;
+    let mut writer = Writer::new(options, Arc::clone(&shared), loaded, jobs.clone(), witness, lock);
+    if needs_head {
         writer.make_head().map_err(store_error)?;
     }
-    let recovered = recovered(&mut writer, loaded.quarantined).map_err(store_error)?;
+    writer.salvage_all().map_err(|(_, fault)| store_error(fault))?;
+    let recovered = recovered(&mut writer, quarantined).map_err(store_error)?;
+    if recovered.lost > 0 {
+        tracing::error!(records = recovered.lost, "records at the end of a generation are lost");
+    }
     for (path, why) in &recovered.quarantined {
         tracing::error!(path = %path.display(), why, "a damaged part of the journal was put aside");
     }
@@ -97,7 +107,7 @@ fn recovered(writer: &mut Writer, quarantined: Vec<(PathBuf, String)>) -> Result
         .map(|(number, name)| (name.clone(), book.total(number).pending))
         .filter(|(_, pending)| *pending > 0)
         .collect();
-    Ok(Recovered { objects, quarantined, pending })
+    Ok(Recovered { objects, quarantined, lost: writer.lost, pending })
 }
 
 fn anything_open(book: &Book) -> bool {

@@ -5,14 +5,11 @@ use std::collections::HashMap;
 use parsers::Micros;
 
 use super::book::Book;
-use super::encode::{Entry, PreparedEntry, StoredEntry, StoredOutcome, cut};
+use super::encode::{Entry, PreparedEntry, StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{Damaged, Pending, decode_before, encode_before, key, kind};
 use super::staged::Staged;
 use super::types::{DeadLetter, DeliveryKey, RouteId, Settlement};
-
-/// Reasons and answers longer than this are cut.
-const ANSWER_CAP: usize = 1024;
 
 /// What workers hold now; it dies with the process.
 pub(super) type Leases = HashMap<DeliveryKey, Lease>;
@@ -74,9 +71,9 @@ pub(super) fn settle(
                     call: stored.entry.call,
                     ordered: stored.entry.ordered,
                     payload: stored.entry.payload,
-                    why: cut(why, ANSWER_CAP).to_owned(),
+                    why: why.clone(),
                     status: *status,
-                    answer: cut(answer, ANSWER_CAP).to_owned(),
+                    answer: answer.clone(),
                     attempts: state.attempts,
                     accepted: Micros(stored.accepted),
                     died: now,
@@ -103,6 +100,13 @@ pub(super) fn give_up(book: &mut Book, staged: &mut Staged, at: DeliveryKey, lea
 pub(super) fn entry(store: &Store, call: u64, at: DeliveryKey) -> Result<Option<StoredEntry>, Fault> {
     let record = store.get(&key::delivery(call, kind::ENTRY, at))?;
     Ok(record.and_then(Result::ok).and_then(|payload| StoredEntry::decode(&payload)))
+}
+
+/// How a delivery's last attempt ended; `None` before the first, or when the record is damaged.
+pub(super) fn last(store: &Store, call: u64, at: DeliveryKey) -> Result<Option<Settlement>, Fault> {
+    let record = store.get(&key::delivery(call, kind::OUTCOME, at))?;
+    let outcome = record.and_then(Result::ok).and_then(|text| serde_json::from_slice(&text).ok());
+    Ok(outcome.map(|outcome: StoredOutcome| outcome.settlement))
 }
 
 /// The state of a delivery: none when it is settled; `Err` when its record is damaged.

@@ -6,7 +6,7 @@ use parsers::Micros;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use super::command::{Command, Reply};
-use super::encode::{NAME_CAP, capped, prepare};
+use super::encode::{ANSWER_CAP, NAME_CAP, capped, cut, prepare};
 use super::history::Job;
 use super::open;
 use super::shared::Shared;
@@ -93,6 +93,7 @@ impl Journal {
         settlement: Settlement,
         now: Micros,
     ) -> Result<(), JournalError> {
+        let settlement = bounded(settlement);
         self.ask(|reply| Command::Settle(key, settlement, now, reply)).await
     }
 
@@ -197,6 +198,22 @@ impl Journal {
         self.jobs.send(job(reply)).map_err(|_| JournalError::Closed)?;
         answer.await.map_err(|_| JournalError::Closed)?
     }
+}
+
+/// Reasons and answers come from outside: at most 1 KiB of each is kept.
+fn bounded(mut settlement: Settlement) -> Settlement {
+    let texts = match &mut settlement {
+        Settlement::Delivered { answer, .. } => [Some(answer), None],
+        Settlement::Retry { why, .. } => [Some(why), None],
+        Settlement::Dead { why, answer, .. } | Settlement::Refused { why, answer } => {
+            [Some(why), Some(answer)]
+        }
+        Settlement::Released => [None, None],
+    };
+    for text in texts.into_iter().flatten() {
+        text.truncate(cut(text, ANSWER_CAP).len());
+    }
+    settlement
 }
 
 fn note_name(name: &str) -> Result<String, JournalError> {

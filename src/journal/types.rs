@@ -131,6 +131,8 @@ pub struct Delivery {
     pub sequence: u64,
     /// Attempts made so far.
     pub attempts: u32,
+    /// How the last of them ended, those that did not count included.
+    pub last: Option<Settlement>,
     /// When it was appended.
     pub accepted: Micros,
     /// What is sent.
@@ -230,6 +232,10 @@ pub struct Recovered {
     pub objects: Vec<(ObjectKey, Vec<u8>)>,
     /// Generations put aside because they would not open: path and reason.
     pub quarantined: Vec<(PathBuf, String)>,
+    /// Acknowledged records that a damaged file has lost, without its generation being put aside. As
+    /// after a quarantine of the newest generation, `objects` is empty then: what was lost is not
+    /// known, so live calls must be read back from Asterisk.
+    pub lost: u64,
     /// Deliveries that wait, per route.
     pub pending: Vec<(RouteId, u64)>,
 }
@@ -276,6 +282,9 @@ pub struct JournalStatus {
     pub days: u64,
     /// Generations put aside since the start.
     pub quarantined: u64,
+    /// Acknowledged records found missing since the start.
+    #[serde(default)]
+    pub lost: u64,
     /// Records of the head generation.
     pub head_records: u64,
     /// Open objects of the tracker.

@@ -3,7 +3,7 @@
 //! again, and nobody who was not answered yet is told that his data is safe.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use super::command::{Command, Reply};
 use super::encode::Prepared;
 use super::engine::{Fault, Store};
 use super::format::key;
-use super::head;
+use super::head::{self, Loaded};
 use super::history::Job;
 use super::open::Lock;
 use super::outbox::{self, Leases, Settled};
@@ -24,6 +24,7 @@ use super::schedule::Window;
 use super::shared::Shared;
 use super::staged::Staged;
 use super::types::{DeliveryKey, JournalError, JournalOptions, Settlement};
+use super::witness::{self, Witness, WitnessFile};
 use crate::calls::{CallKey, Update};
 
 /// A group is closed at so many records …
@@ -51,6 +52,8 @@ pub(super) struct Writer {
     pub(super) leases: Leases,
     pub(super) history: std::sync::mpsc::Sender<Job>,
     pub(super) quarantined: u64,
+    /// Acknowledged records found missing.
+    pub(super) lost: u64,
     pub(super) commits: u64,
     /// The last commits, microseconds, oldest overwritten.
     pub(super) times: Vec<u64>,
@@ -64,6 +67,7 @@ pub(super) struct Writer {
     /// The history could not be written; not before this time again.
     archive_after: Option<Instant>,
     historian: Option<JoinHandle<()>>,
+    witness: WitnessFile,
     lock: Lock,
 }
 
@@ -87,19 +91,20 @@ impl Writer {
     pub(super) fn new(
         options: JournalOptions,
         shared: Arc<Shared>,
-        book: Book,
+        loaded: Loaded,
         history: std::sync::mpsc::Sender<Job>,
-        quarantined: u64,
+        witness: WitnessFile,
         lock: Lock,
     ) -> Self {
         Self {
             options,
             shared,
-            book,
+            quarantined: loaded.quarantined.len() as u64,
+            lost: loaded.lost,
+            book: loaded.book,
             windows: Vec::new(),
             leases: Leases::new(),
             history,
-            quarantined,
             commits: 0,
             times: Vec::new(),
             fault: None,
@@ -109,6 +114,7 @@ impl Writer {
             roll_after: None,
             archive_after: None,
             historian: None,
+            witness,
             lock,
         }
     }
@@ -128,6 +134,9 @@ impl Writer {
         let _ = self.history.send(Job::Stop);
         if let Some(historian) = self.historian.take() {
             let _ = historian.join();
+        }
+        if self.fault.is_none() {
+            self.summarize_all();
         }
         self.shared.pool.close_all();
         drop(self.lock);
@@ -258,7 +267,8 @@ impl Writer {
         }
     }
 
-    /// Writes what is staged: sealed generations first, the head last; each is flushed and synced.
+    /// Writes what is staged, each generation flushed and synced; the head first, because it says
+    /// which summaries are behind.
     pub(super) fn write(&mut self, staged: &mut Staged) -> Result<(), (u64, Fault)> {
         self.book.close_group(staged);
         if staged.is_empty() {
@@ -268,6 +278,7 @@ impl Writer {
         let stores: BTreeMap<u64, _> = staged.take();
         let opened = stores
             .into_iter()
+            .rev()
             .map(|(generation, batch)| Ok((generation, self.store(generation)?, batch)))
             .collect::<Result<Vec<_>, (u64, Fault)>>()?;
         {
@@ -277,7 +288,10 @@ impl Writer {
             }
         }
         self.backoff = BACKOFF.0;
-        self.strikes.clear();
+        let witness = Witness { generation: self.book.head, sequence: self.book.next.sequence };
+        if let Err(error) = self.witness.write(witness) {
+            tracing::warn!(%error, "cannot write the witness file");
+        }
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let slot = usize::try_from(self.commits % TIMES as u64).unwrap_or(0);
         match self.times.get_mut(slot) {
@@ -356,7 +370,8 @@ impl Writer {
         if let Some(generation) = self.book.generations.get_mut(&number)
             && !generation.exact
         {
-            head::read_counters(&store, generation).map_err(fault)?;
+            let missing = head::read_counters(&store, generation).map_err(fault)?;
+            self.were_lost(number, missing);
         }
         Ok(store)
     }
@@ -407,13 +422,23 @@ impl Writer {
         self.strikes.remove(&generation);
     }
 
-    fn was_put_aside(&mut self, path: &PathBuf, why: &str) {
+    fn was_put_aside(&mut self, path: &Path, why: &str) {
         self.quarantined += 1;
         tracing::error!(path = %path.display(), why, "a damaged part of the journal was put aside");
     }
 
+    /// Acknowledged records that are gone, though their generation can be read.
+    fn were_lost(&mut self, generation: u64, records: u64) {
+        if records > 0 {
+            self.lost += records;
+            tracing::error!(generation, records, "records at the end of a generation are lost");
+        }
+    }
+
     fn reload(&mut self) -> Result<(), Fault> {
-        let loaded = head::load(&self.shared.pool, &self.shared.quarantine())?;
+        let witness = witness::read(&self.shared.directory);
+        let loaded = head::load(&self.shared.pool, &self.shared.quarantine(), witness)?;
+        self.were_lost(loaded.book.head, loaded.lost);
         for (path, why) in &loaded.quarantined {
             self.was_put_aside(path, why);
         }
@@ -428,6 +453,7 @@ impl Writer {
             lease.settling = false;
         }
         self.fault = None;
+        self.salvage_all().map_err(|(_, fault)| fault)?;
         self.shared.wake_all();
         Ok(())
     }
@@ -478,6 +504,19 @@ impl Writer {
                 generation.archiving = true;
                 let _ = self.history.send(Job::Archive(number));
             }
+        }
+    }
+
+    /// Brings the summaries up to date, so that the next start need not open the generations.
+    fn summarize_all(&mut self) {
+        let behind = self.book.generations.iter().filter(|(_, generation)| generation.behind);
+        let behind: Vec<u64> = behind.map(|(number, _)| *number).collect();
+        let mut staged = Staged::default();
+        for number in behind {
+            self.book.summarize(&mut staged, number, false);
+        }
+        if let Err((_, fault)) = self.write(&mut staged) {
+            tracing::warn!(why = fault.why(), "cannot write the summaries; the next start reads more");
         }
     }
 

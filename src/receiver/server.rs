@@ -193,7 +193,7 @@ fn accept(inner: &mut Inner, parts: &Parts, request: &mut Request) -> (u16, Valu
             (200, body, false)
         }
         Request::Webhook { id, .. } => (200, json!({ "ok": true }), inner.store.is_known(id)),
-        Request::Other { method, path } if method == "GET" && path == "/" => {
+        Request::Other { method, path } if path == "/" && method != "POST" => {
             (200, json!({ "ok": true }), false)
         }
         Request::Other { .. } => (404, json!({ "error": "neither NiMbox nor a webhook" }), false),
@@ -202,6 +202,9 @@ fn accept(inner: &mut Inner, parts: &Parts, request: &mut Request) -> (u16, Valu
 
 /// `create` or `delete` of NiMbox's phone calls, else nothing.
 fn path(parts: &Parts) -> &str {
+    if !matches!(parts.method, Method::GET | Method::POST) {
+        return "";
+    }
     parts.uri.path().strip_prefix("/direct/items/phonecalls/").unwrap_or_default()
 }
 

@@ -28,6 +28,8 @@ const NIGHTLY: Time = Time::constant(2, 30, 0, 0);
 const SOONEST_NIGHT: i64 = 6 * 3600;
 /// Chance spreads the nightly offers over twice this, seconds.
 const NIGHT_SPREAD: f64 = 1800.0;
+/// Marks, in the journal, a delivery that was refused before.
+const REFUSED: &str = "refused: ";
 /// A paused route asks again with one delivery, seconds.
 const PROBE_EVERY: i64 = 300;
 
@@ -87,6 +89,7 @@ pub fn decide(policy: &Policy, facts: Facts, outcome: &Outcome, now: Micros, cha
         Class::Mismatch => Settlement::Dead { why, status, answer },
         Class::Refused if facts.age >= REFUSED_FOR * Micros::SECOND => Settlement::Refused { why, answer },
         Class::Refused => {
+            let why = format!("{REFUSED}{why}");
             Settlement::Retry { at: night(&policy.zone, now, chance), why, status, costs: facts.costs }
         }
         Class::Invalid if facts.attempts + 1 >= TRIES_OF_INVALID => Settlement::Dead { why, status, answer },
@@ -101,6 +104,7 @@ pub fn decide(policy: &Policy, facts: Facts, outcome: &Outcome, now: Micros, cha
             } else {
                 i64::try_from(policy.retry_for.as_micros()).unwrap_or(i64::MAX)
             };
+            let why = if facts.refused { format!("{REFUSED}then {why}") } else { why };
             if facts.age >= patience {
                 Settlement::Dead { why: format!("{why}; given up after retry_for"), status, answer }
             } else {
@@ -179,6 +183,11 @@ fn night(zone: &TimeZone, now: Micros, chance: f64) -> Micros {
 
 /// A day, in microseconds: where the calendar gives no night.
 const REFUSED_AGAIN_IN_DOUBT: i64 = 86_400 * Micros::SECOND;
+
+/// Whether a delivery was refused when it was last offered, or is still waiting because of that.
+pub(super) fn was_refused(last: &Settlement) -> bool {
+    matches!(last, Settlement::Retry { why, .. } if why.starts_with(REFUSED))
+}
 
 fn pause(outcome: &Outcome, now: Micros) -> Pause {
     let remedy = match outcome.class {
@@ -380,8 +389,15 @@ mod tests {
 
     #[test]
     fn once_refused_a_receiver_that_is_away_for_a_night_costs_nothing() {
-        let late = Facts { refused: true, ..facts(9, 20 * DAY) };
-        assert!(next(&policy(), late, &outcome(Class::Unreachable), Micros(0), 0.0) > 0);
+        let refused = match decide(&policy(), facts(0, 1), &outcome(Class::Refused), Micros(0), 0.0) {
+            Verdict::Settle(last) => was_refused(&last),
+            Verdict::Pause(pause) => panic!("{pause:?}"),
+        };
+        let late = Facts { refused, ..facts(9, 20 * DAY) };
+        match decide(&policy(), late, &outcome(Class::Unreachable), Micros(0), 0.0) {
+            Verdict::Settle(last @ Settlement::Retry { .. }) => assert!(was_refused(&last), "{last:?}"),
+            other => panic!("{other:?}"),
+        }
         let verdict = decide(&policy(), facts(9, 20 * DAY), &outcome(Class::Unreachable), Micros(0), 0.0);
         assert!(matches!(verdict, Verdict::Settle(Settlement::Dead { .. })), "{verdict:?}");
     }

@@ -1,5 +1,6 @@
 //! What a route wants of an update or a CDR group, rendered once into what will be sent.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::creates::Creates;
@@ -18,7 +19,6 @@ pub struct Routes {
 }
 
 /// One route.
-#[derive(Debug)]
 pub struct Route {
     /// Its name.
     pub id: RouteId,
@@ -26,7 +26,6 @@ pub struct Route {
     kind: RouteKind,
 }
 
-#[derive(Debug)]
 enum RouteKind {
     Nimbox(Box<(config::Nimbox, Creates)>),
     Webhook(Box<config::Webhook>),
@@ -76,6 +75,13 @@ impl Routes {
             skipped.extend(dropped.chain(made.skipped).map(|why| (route.id.clone(), why.to_owned())));
         }
         (outgoing, skipped)
+    }
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // the URL may be secret
+        f.debug_struct("Route").field("id", &self.id).field("kind", &self.kind()).finish_non_exhaustive()
     }
 }
 

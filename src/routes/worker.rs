@@ -1,6 +1,7 @@
 //! One task a route: takes what is due, sends it, settles it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tracing::{debug, info, warn};
 use super::breaker::BreakerState;
 use super::health::RouteHealth;
 use super::lane::{Attempt, Lane, Take};
-use super::retry::{Pause, Policy, jittered};
+use super::retry::{Pause, Policy, jittered, was_refused};
 use super::route::Route;
 use crate::calls::UpdateId;
 use crate::clock;
@@ -31,6 +32,8 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 /// A journal that cannot be read or written is tried again after this, doubling.
 const JOURNAL_WAIT: Duration = Duration::from_secs(1);
 const JOURNAL_LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// What the journal calls due but does not hand out is not asked for again sooner, milliseconds.
+const SOONEST_LOOK: i64 = 50;
 /// Test events: seconds to the second one, doubling.
 const VERIFY_WAIT: i64 = 5;
 const VERIFY_LONGEST_WAIT: i64 = 300;
@@ -38,7 +41,6 @@ const VERIFY_LONGEST_WAIT: i64 = 300;
 const UNREADABLE_ALARM: u64 = 3;
 
 /// Runs one route until told to stop.
-#[derive(Debug)]
 pub struct Worker {
     route: RouteId,
     pbx: String,
@@ -56,6 +58,12 @@ type Flights = FuturesUnordered<Pin<Box<dyn Future<Output = Step> + Send>>>;
 enum Step {
     Answered(Box<(Delivery, Attempt, Outcome)>),
     Settled(DeliveryKey),
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("route", &self.route).finish_non_exhaustive()
+    }
 }
 
 impl Worker {
@@ -106,7 +114,7 @@ impl Worker {
                     match self.journal.due(&self.route, now, limit).await {
                         Ok((due, next)) if due.is_empty() => {
                             journal_wait = JOURNAL_WAIT;
-                            (next, true)
+                            (next.map(|next| next.max(now.plus_millis(SOONEST_LOOK))), true)
                         }
                         Ok((due, _)) => {
                             journal_wait = JOURNAL_WAIT;
@@ -194,7 +202,7 @@ impl Worker {
         let attempt = Attempt {
             attempts: delivery.attempts,
             accepted: delivery.accepted,
-            refused: false,
+            refused: delivery.last.as_ref().is_some_and(was_refused),
             probe,
             started,
         };

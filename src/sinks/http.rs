@@ -11,7 +11,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::OnceCell;
-use url::Host as UrlHost;
+use url::{Host as UrlHost, Position};
 
 use super::address::{self, Host, Refusal};
 use super::tls::{TlsSettings, client_config};
@@ -99,17 +99,29 @@ impl Http {
         }
     }
 
+    /// Takes out what a receiver or an error may repeat of the URL and the configured headers.
+    pub fn redact(&self, text: &str) -> String {
+        let delivery = &self.settings.delivery;
+        let url = &delivery.url;
+        let text = without(text, url.as_str(), "[url]");
+        let mut text = without(&text, &url[Position::BeforePath..], "[url]");
+        for (_, value) in &delivery.headers {
+            text = without(&text, value.expose_secret(), "[header]");
+        }
+        text
+    }
+
     /// Makes one exchange. The whole of it, the answer's body included, ends within the timeout.
     /// A body that is too long, too slow or breaks off is an answer that is not whole.
     ///
     /// # Errors
     /// When there was no answer.
     pub async fn exchange(&self, request: impl FnOnce(&Client) -> RequestBuilder) -> Result<Answer, Failure> {
-        let deadline = tokio::time::Instant::now() + self.settings.delivery.timeout;
         let client = self.client().await.map_err(|e| match e {
             Unusable::Configuration(why) => Failure::Unusable(why),
             Unusable::Address(why) => Failure::Forbidden(why),
         })?;
+        let deadline = tokio::time::Instant::now() + self.settings.delivery.timeout;
         let mut response = match tokio::time::timeout_at(deadline, request(client).send()).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(failure(error)),
@@ -260,6 +272,11 @@ impl Resolve for Guarded {
             }
         })
     }
+}
+
+/// The text without this secret. What is shorter than four bytes is in any text, and no secret.
+pub(super) fn without(text: &str, secret: &str, shown: &str) -> String {
+    if secret.len() < 4 { text.to_owned() } else { text.replace(secret, shown) }
 }
 
 fn failure(error: reqwest::Error) -> Failure {

@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use super::http::{Answer, Http};
+use super::http::{Answer, Http, without};
 use super::sink::{Class, Kind, Outcome, classify};
 use crate::config::Nimbox;
 
@@ -48,6 +48,14 @@ impl NimboxSink {
     /// Host and port, for logs.
     pub fn host(&self) -> String {
         self.http.host()
+    }
+
+    /// Whether anybody answers there: a HEAD request to the host's root, which makes no call.
+    pub async fn probe(&self) -> Outcome {
+        let mut root = self.create.clone();
+        root.set_path("/");
+        let exchange = self.http.exchange(|client| client.head(root)).await;
+        classify(Kind::Webhook, exchange, |text| self.redact(text))
     }
 
     /// Creates one call; the strings go out as they are, percent-encoded.
@@ -100,11 +108,11 @@ impl NimboxSink {
 
     /// Whatever a receiver or an error repeats of our secrets stays here.
     fn redact(&self, text: &str) -> String {
-        let mut text = text.to_owned();
+        let mut text = self.http.redact(text);
         let password = self.credentials.as_ref().map(|(_, password)| password.expose_secret());
         for (secret, shown) in [(Some(self.token.expose_secret()), "[token]"), (password, "[password]")] {
-            let Some(secret) = secret.filter(|secret| !secret.is_empty()) else { continue };
-            text = text.replace(secret, shown).replace(&encode(secret), shown);
+            let Some(secret) = secret else { continue };
+            text = without(&without(&text, secret, shown), &encode(secret), shown);
         }
         text
     }
@@ -184,8 +192,8 @@ pub(super) fn read_answer(answer: &Answer) -> (Class, String) {
     if said.phonecall_id.is_some_and(|id| id > 0) || says_it_exists(&messages) {
         return (Class::Duplicate, String::new());
     }
-    let messages = if messages.is_empty() { "it gave no reason".to_owned() } else { messages };
-    (Class::Refused, format!("NiMbox refused it: {messages}"))
+    let messages = if messages.is_empty() { "NiMbox gave no reason".to_owned() } else { messages };
+    (Class::Refused, messages)
 }
 
 /// `field: message` for each, as one line.

@@ -149,14 +149,17 @@ pub fn classify(kind: Kind, exchange: Result<Answer, Failure>, redact: impl Fn(&
     let (class, why) = match answer.status {
         200..=299 => match kind {
             Kind::Webhook => (Class::Delivered, String::new()),
-            Kind::Nimbox => super::nimbox::read_answer(&answer),
+            Kind::Nimbox => {
+                let (class, why) = super::nimbox::read_answer(&answer);
+                (class, redact(&why))
+            }
         },
         status => by_status(status),
     };
     Outcome {
         class,
         status: Some(answer.status),
-        why: redact(&why),
+        why,
         answer: redact(&excerpt(&answer.body)),
         retry_after: answer.retry_after,
     }

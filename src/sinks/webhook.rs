@@ -1,5 +1,7 @@
 //! Webhooks: VoIPstudio's JSON by POST, signed by Standard Webhooks.
 
+use std::fmt;
+
 use reqwest::header::CONTENT_TYPE;
 use secrecy::ExposeSecret as _;
 
@@ -10,12 +12,18 @@ use crate::calls::UpdateId;
 use crate::config::Webhook;
 
 /// One receiver.
-#[derive(Debug)]
 pub struct WebhookSink {
     http: Http,
     url: url::Url,
     /// The current secret, then the previous one.
     keys: Result<Vec<SigningKey>, KeyError>,
+}
+
+impl fmt::Debug for WebhookSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // the URL may be secret
+        f.debug_struct("WebhookSink").field("host", &self.host()).finish_non_exhaustive()
+    }
 }
 
 impl WebhookSink {
@@ -33,6 +41,12 @@ impl WebhookSink {
     /// Host and port, for logs.
     pub fn host(&self) -> String {
         self.http.host()
+    }
+
+    /// Whether anybody answers there: a HEAD request, which brings nothing.
+    pub async fn probe(&self) -> Outcome {
+        let exchange = self.http.exchange(|client| client.head(self.url.clone())).await;
+        classify(Kind::Webhook, exchange, |text| text.to_owned())
     }
 
     /// Posts one body. The id is the same at every attempt; the timestamp is the attempt's.
@@ -69,6 +83,6 @@ impl WebhookSink {
                 request.body(body.to_owned())
             })
             .await;
-        classify(Kind::Webhook, exchange, |text| text.to_owned())
+        classify(Kind::Webhook, exchange, |text| self.http.redact(text))
     }
 }

@@ -6,13 +6,18 @@
     reason = "a test that meets what it did not expect has failed"
 )]
 
+mod agent;
 mod ami;
+mod cli;
 mod config;
 mod expect;
 mod lab;
 mod promises;
 mod real_asterisk;
+mod receiver;
 mod replay;
 mod scenarios;
+mod sinks;
 mod sip;
 mod variants;
+mod workers;

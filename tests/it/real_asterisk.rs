@@ -1,20 +1,33 @@
 //! Tests beside a real Asterisk: `tests/asterisk/start 22 -- IT real_asterisk --nocapture`, where
 //! IT is this binary. Elsewhere they say that they are skipped.
 //!
+//! Each scenario is played once. Two listen: a recorder, as the recommended account, and the agent
+//! itself, whose deliveries to a receiver must be what `fixtures/expected/` says.
+//!
 //! `scenarios::chosen` says how to play a part of the scenarios only. With
 //! `CALLPOST_RECORD=fixtures/ami/22` what the account `callpost` was sent is kept there, a file a
 //! scenario.
 #![expect(clippy::print_stderr, reason = "who runs these for minutes wants to see them go on")]
 
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use callpost::clock;
+use callpost::receiver::{Options, Receiver, Request};
 use futures_util::FutureExt;
+use serde_json::Value;
 
+use crate::agent::Agent;
+use crate::expect::{Create, Tolerance};
 use crate::lab::{Ami, Lab, Message, Recorder};
+use crate::replay::expected;
 use crate::scenarios;
+
+/// Of the account in `tests/asterisk/conf/*/manager.d/callpost.conf`.
+const SECRET: &str = "callpost";
 
 /// Runs a test when an Asterisk is beside us. Its ports are fixed and it is one for all tests, so
 /// each waits for its turn, and the runtime with its sockets is gone before the next one's.
@@ -29,29 +42,85 @@ fn beside_asterisk(test: impl AsyncFnOnce()) {
     runtime.block_on(test());
 }
 
+/// The reference configuration of the expectations. The test event that verifies a webhook is sent too.
+fn config(directory: &Path, receiver: SocketAddr) -> String {
+    let directory = directory.display();
+    format!(
+        r#"
+[pbx]
+name = "hq"
+timezone = "UTC"
+trunks = ["PJSIP/trunk"]
+users = [
+  {{ channel = "PJSIP/1001", id = 10001, numbers = ["1001"] }},
+  {{ channel = "PJSIP/1002", id = 10002, numbers = ["1002"] }},
+  {{ channel = "PJSIP/1003", id = 10003, numbers = ["1003"] }},
+]
+
+[ami]
+address = "127.0.0.1:5038"
+username = "callpost"
+secret = "{SECRET}"
+
+[journal]
+directory = "{directory}/journal"
+
+[api]
+socket = "{directory}/callpost.sock"
+
+[[nimbox]]
+name = "crm"
+url = "http://{receiver}"
+allow_http = true
+token = "t0k3n"
+initiated = "utc-z"
+
+[[webhook]]
+name = "all"
+url = "http://{receiver}/hook"
+allow_http = true
+secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+events = ["call.state", "call.dtmf", "sms.received"]
+"#
+    )
+}
+
+/// A scenario as it was played.
+struct Played {
+    name: &'static str,
+    /// The second of its first call, since the epoch.
+    from: i64,
+}
+
 #[test]
-fn every_scenario_plays_and_is_heard_by_the_recommended_account() {
+fn every_scenario_is_heard_and_delivered_as_a_person_would_have_it() {
     beside_asterisk(async || {
         let directory = std::env::var_os("CALLPOST_RECORD").map(PathBuf::from);
         if let Some(directory) = &directory {
             std::fs::create_dir_all(directory).unwrap();
         }
         let lab = Lab::open().await;
+        let receiver = Receiver::start(Options::default()).await.unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let mut agent = Agent::start(home.path(), &config(home.path(), receiver.address()));
+        agent.connected().await;
+        let mut played = Vec::new();
         let mut failed = Vec::new();
         for scenario in scenarios::chosen() {
             let begin = Instant::now();
             let play = async {
                 let recorder = Recorder::start("callpost").await;
                 lab.begin().await;
+                played.push(Played { name: scenario.name, from: clock::now().secs() });
                 (scenario.play)(&lab).await;
                 lab.settle().await;
                 let heard = recorder.finish().await;
                 heard_what_it_asked_for(scenario.name, &heard);
                 heard
             };
-            let played = AssertUnwindSafe(play).catch_unwind().await;
+            let outcome = AssertUnwindSafe(play).catch_unwind().await;
             let seconds = begin.elapsed().as_secs_f64();
-            if let Ok(heard) = played {
+            if let Ok(heard) = outcome {
                 eprintln!("{:40} {seconds:4.1} s {:6} bytes", scenario.name, heard.len());
                 if let Some(directory) = &directory {
                     std::fs::write(directory.join(scenario.name).with_extension("ami"), heard).unwrap();
@@ -62,8 +131,77 @@ fn every_scenario_plays_and_is_heard_by_the_recommended_account() {
                 lab.clear().await;
             }
         }
+        // The last call's CDRs are waited for; nothing is open after that.
+        let status = agent.until("without open calls", |status| status.journal.objects <= 1).await;
+        assert_eq!(status.ami.malformed, 0);
+        agent.delivered().await;
+        failed.extend(compare(&played, &receiver));
+        let counts = receiver.counts();
+        eprintln!("{counts:?}");
+        assert_eq!((counts.conflicts, counts.out_of_order), (0, 0), "{counts:?}");
+        agent.stop().await;
+        failed.sort_unstable();
+        failed.dedup();
         assert!(failed.is_empty(), "failed: {failed:?}");
     });
+}
+
+/// Says of each scenario whether what was delivered is what was expected, and gives the names of
+/// those where it is not.
+fn compare(played: &[Played], receiver: &Receiver) -> Vec<&'static str> {
+    let version = std::env::var("CALLPOST_ASTERISK").unwrap();
+    let received = receiver.received();
+    let mut failed = Vec::new();
+    for (index, scenario) in played.iter().enumerate() {
+        let to = played.get(index + 1).map_or(i64::MAX, |next| next.from);
+        let within = |at: Option<i64>| at.is_some_and(|at| (scenario.from..to).contains(&at));
+        let mut bodies = Vec::new();
+        let mut creates = Vec::new();
+        for request in received.iter().filter(|received| !received.again) {
+            match &request.request {
+                Request::Webhook { body, event, .. } if event != "test" => {
+                    let begin = body.get("start_time").or_else(|| body.get("event_time"));
+                    if within(begin.and_then(Value::as_str).and_then(utc)) {
+                        bodies.push(body.clone());
+                    }
+                }
+                Request::Create { initiated, source, destination, duration, .. }
+                    if within(utc(initiated)) =>
+                {
+                    creates.push(Create {
+                        initiated: utc(initiated).unwrap(),
+                        source: source.clone(),
+                        destination: destination.clone(),
+                        duration: i64::try_from(duration.unwrap_or_default()).unwrap(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        let expected = expected(&version, scenario.name);
+        let tolerance = Tolerance { duration: 1, start: 1 };
+        let webhooks = expected.check_webhooks(&bodies, tolerance);
+        let creates = expected.check_creates(&creates, Some(scenario.from), tolerance);
+        match (&webhooks, &creates) {
+            (Ok(()), Ok(())) => eprintln!("{:40} delivered as expected", scenario.name),
+            (webhooks, creates) => {
+                failed.push(scenario.name);
+                eprintln!("{:40} NOT DELIVERED AS EXPECTED", scenario.name);
+                for differences in [webhooks, creates].into_iter().filter_map(|result| result.as_ref().err())
+                {
+                    eprintln!("{differences}");
+                }
+            }
+        }
+    }
+    failed
+}
+
+/// `2026-11-21 09:34:48` or `2026-11-21T09:34:48Z`, as seconds since the epoch.
+fn utc(text: &str) -> Option<i64> {
+    let text = text.replace(' ', "T");
+    let text = text.strip_suffix('Z').unwrap_or(&text);
+    format!("{text}Z").parse::<jiff::Timestamp>().ok().map(|at| at.as_second())
 }
 
 /// The account's classes and filters work, and the recording is whole messages.

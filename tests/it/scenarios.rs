@@ -260,22 +260,22 @@ async fn s07_in_unavail480(lab: &Lab) {
 }
 
 async fn y02_unregistered_ext(lab: &Lab) {
-    let outside = lab.trunk.call("5551004").await;
+    let outside = lab.trunk.call_for(CALLER, "5551004").await;
     outside.becomes(State::Refused(404)).await;
 }
 
 async fn y03_nonexistent_endpoint(lab: &Lab) {
-    let outside = lab.trunk.call("5551999").await;
+    let outside = lab.trunk.call_for(CALLER, "5551999").await;
     outside.becomes(State::Refused(404)).await;
 }
 
 async fn x02_congestion_app(lab: &Lab) {
-    let outside = lab.trunk.call("5558000").await;
+    let outside = lab.trunk.call_for(CALLER, "5558000").await;
     outside.becomes(State::Refused(503)).await;
 }
 
 async fn x03_busy_app(lab: &Lab) {
-    let outside = lab.trunk.call("5559000").await;
+    let outside = lab.trunk.call_for(CALLER, "5559000").await;
     outside.becomes(State::Refused(486)).await;
 }
 
@@ -751,7 +751,7 @@ async fn q02_queue_answered_agent_hangs(lab: &Lab) {
 
 async fn q03_queue_abandon_ringing(lab: &Lab) {
     let (outside, ana, beto) = support_rings(lab).await;
-    pause(2.7).await;
+    pause(2.4).await;
     outside.hang_up().await;
     ana.becomes(State::Over).await;
     beto.becomes(State::Over).await;
@@ -1030,7 +1030,7 @@ async fn o05_originate_app(lab: &Lab) {
 // --- J. messages, hostile input ---------------------------------------------------------------
 
 async fn m01_userevent(lab: &Lab) {
-    let outside = lab.trunk.call("5556000").await;
+    let outside = lab.trunk.call_for(CALLER, "5556000").await;
     outside.becomes(State::Refused(603)).await;
 }
 

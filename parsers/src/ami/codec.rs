@@ -171,9 +171,11 @@ impl Codec {
     /// `CRLF CRLF`, or `CRLF LF` as some modules end their events.
     fn find_blank(&self, src: &[u8], from: usize) -> Option<End> {
         let crlf = self.blank_line.find(&src[from..]).map(|at| from + at);
-        let lf = self.blank_lf.find(&src[from..crlf.unwrap_or(src.len())]).map(|at| from + at);
-        match (lf, crlf) {
-            (Some(at), _) => Some(End { block: at + 2, with_blank: at + 3 }),
+        let before = &src[from..crlf.unwrap_or(src.len())];
+        // two LF in a row are rare, so that looking for them costs little
+        let mut lf = self.blank_lf.find_iter(before).map(|at| from + at);
+        match (lf.find(|&at| at > 0 && src[at - 1] == b'\r'), crlf) {
+            (Some(at), _) => Some(End { block: at + 1, with_blank: at + 2 }),
             (None, Some(at)) => Some(End { block: at + 2, with_blank: at + 4 }),
             (None, None) => None,
         }
@@ -195,7 +197,7 @@ impl Default for Codec {
             searched: 0,
             follows: false,
             blank_line: memmem::Finder::new(b"\r\n\r\n"),
-            blank_lf: memmem::Finder::new(b"\r\n\n"),
+            blank_lf: memmem::Finder::new(b"\n\n"),
         }
     }
 }
@@ -224,6 +226,7 @@ impl Decoder for Codec {
         let frame = self.decode(src)?;
         if frame.is_none() {
             src.clear();
+            self.searched = 0;
         }
         Ok(frame)
     }

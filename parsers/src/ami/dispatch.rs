@@ -17,12 +17,10 @@ impl Event {
     /// Reads a message that begins with `Event:`; `None` for any other. An event that lacks what
     /// its kind needs is `Other`.
     pub fn parse(message: &Message) -> Option<Self> {
-        let (key, name) = message.headers().next()?;
-        if !key.eq_ignore_ascii_case(b"Event") {
-            return None;
-        }
-        let head = head(message);
-        let (action_id, kind) = if is_other(name, message) {
+        let mut headers = message.headers();
+        let (_, name) = headers.next().filter(|(key, _)| key.eq_ignore_ascii_case(b"Event"))?;
+        let head = head(headers);
+        let (action_id, kind) = if head.privileged && is_noise(name) {
             (None, None)
         } else {
             let own = Block::own(message);
@@ -47,26 +45,26 @@ struct Head {
     system_name: Option<Arc<str>>,
 }
 
-fn head(message: &Message) -> Head {
+/// Reads what follows the event's name.
+fn head<'a>(headers: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Head {
     let mut head = Head::default();
-    for (nth, (key, value)) in message.headers().enumerate().skip(1) {
+    for (nth, (key, value)) in headers.enumerate() {
         match key {
-            b"Privilege" if nth == 1 => head.privileged = true,
+            b"Privilege" if nth == 0 => head.privileged = true,
             b"Timestamp" => head.at = Micros::parse(&decode(value)),
-            b"SystemName" => {
-                head.system_name = Some(Arc::from(decode(value))).filter(|name: &Arc<str>| !name.is_empty())
-            }
+            b"SystemName" if !value.is_empty() => head.system_name = Some(Arc::from(decode(value))),
             // with debug=on
-            b"SequenceNumber" | b"File" | b"Line" | b"Func" => {}
+            b"SystemName" | b"SequenceNumber" | b"File" | b"Line" | b"Func" => {}
             _ => break,
         }
     }
     head
 }
 
-/// Events that come often, say nothing about calls and are no list's item: not worth finding their headers.
-fn is_other(name: &[u8], message: &Message) -> bool {
-    let noise = matches!(
+/// Events that come often and say nothing about calls: not worth finding their headers. As items of a
+/// list, without Privilege, they are looked at.
+fn is_noise(name: &[u8]) -> bool {
+    matches!(
         name,
         b"VarSet"
             | b"Newexten"
@@ -84,8 +82,7 @@ fn is_other(name: &[u8], message: &Message) -> bool {
             | b"MusicOnHoldStart"
             | b"MusicOnHoldStop"
             | b"BridgeCreate"
-    );
-    noise && message.headers().nth(1).is_some_and(|(key, _)| key == b"Privilege")
+    )
 }
 
 /// What happened; `None` for a name that is not ours, and when the kind's needs are not met.
@@ -206,10 +203,9 @@ fn dial_status(word: Cow<'_, str>) -> DialStatus {
 }
 
 fn dtmf_end(own: Block<'_>) -> Option<EventKind> {
-    let digit = own.get("Digit")?.chars().next()?;
     Some(EventKind::DtmfEnd {
         channel: own.channel()?,
-        digit,
+        digit: own.get("Digit")?.chars().next()?,
         received: own.is("Direction", "Received"),
         millis: own.number("DurationMs"),
     })

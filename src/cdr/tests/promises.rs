@@ -111,9 +111,10 @@ proptest! {
 
     #[test]
     fn rows_that_come_twice_change_nothing(rows in prop::collection::vec(any_row(), 0..9), mode in mode()) {
+        // Rows with neither id nor channel cannot be told from another call's.
+        let named = |row: &CdrRow| row.cdr.uniqueid.is_some() || row.cdr.channel.is_some();
+        let rows: Vec<_> = rows.into_iter().filter(named).collect();
         let twice: Vec<_> = rows.iter().chain(&rows).cloned().collect();
-        let named = rows.iter().all(|row| row.cdr.uniqueid.is_some() || row.cdr.channel.is_some());
-        prop_assume!(named);
         prop_assert_eq!(fold(&group(rows), mode, &pbx()).parts, fold(&group(twice), mode, &pbx()).parts);
     }
 }
@@ -156,13 +157,13 @@ fn a_transfer_by_an_agent_behind_a_local_channel_stays_two_parts() {
     let local = "Local/1001@from-queue-00000005";
     let (parts, dropped) = parts(vec![
         row(&format!(
-            "{CALLER}|0|58414|5552000|PJSIP/trunk-1|{local};1|Queue||1795252767.0|1795252768.0|1795252770.0|3|2|ANSWERED|"
+            "{CALLER}|0|58414|5552000|PJSIP/trunk-00000001|{local};1|Queue||1795252767.0|1795252768.0|1795252770.0|3|2|ANSWERED|"
         )),
         row(&format!(
-            "{CALLER}|2|58414|5552000|PJSIP/trunk-1|PJSIP/1003-9|Dial||1795252770.1|1795252770.1|1795252775.2|5|5|ANSWERED|"
+            "{CALLER}|2|58414|5552000|PJSIP/trunk-00000001|PJSIP/1003-00000009|Dial||1795252770.1|1795252770.1|1795252775.2|5|5|ANSWERED|"
         )),
         row(&format!(
-            "1795252767.2|1795252767.0|1|58414|1001|{local};2|PJSIP/1001-3|Dial||1795252767.1|1795252768.0|1795252770.0|2|2|ANSWERED|"
+            "1795252767.2|1795252767.0|1|58414|1001|{local};2|PJSIP/1001-00000003|Dial||1795252767.1|1795252768.0|1795252770.0|2|2|ANSWERED|"
         )),
     ]);
     assert_eq!(parts, [(0, "5552000".to_owned(), 3, false), (3, "5552000".to_owned(), 5, false)]);
@@ -174,13 +175,13 @@ fn a_mobile_that_rang_with_the_phones_makes_no_call_once_a_phone_answered() {
     let local = "Local/92125551234@from-internal-00000006";
     let (parts, dropped) = parts(vec![
         row(&format!(
-            "{CALLER}|0|58414|5551000|PJSIP/trunk-1|PJSIP/1001-3|Dial||1795252767.0|1795252768.0|1795252770.0|3|2|ANSWERED|"
+            "{CALLER}|0|58414|5551000|PJSIP/trunk-00000001|PJSIP/1001-00000003|Dial||1795252767.0|1795252768.0|1795252770.0|3|2|ANSWERED|"
         )),
         row(&format!(
-            "{CALLER}|1|58414|5551000|PJSIP/trunk-1|{local};1|Dial||1795252767.0||1795252768.0|1|0|NO ANSWER|"
+            "{CALLER}|1|58414|5551000|PJSIP/trunk-00000001|{local};1|Dial||1795252767.0||1795252768.0|1|0|NO ANSWER|"
         )),
         row(&format!(
-            "1795252767.3|1795252767.0|2|58414|92125551234|{local};2|PJSIP/trunk-4|Dial||1795252767.0||1795252768.0|1|0|NO ANSWER|"
+            "1795252767.3|1795252767.0|2|58414|92125551234|{local};2|PJSIP/trunk-00000004|Dial||1795252767.0||1795252768.0|1|0|NO ANSWER|"
         )),
     ]);
     assert_eq!(parts, [(0, "5551000".to_owned(), 3, false)]);
@@ -192,13 +193,13 @@ fn a_mobile_and_a_phone_that_nobody_took_are_one_inbound_call() {
     let local = "Local/92125551234@from-internal-00000006";
     let (parts, _) = parts(vec![
         row(&format!(
-            "{CALLER}|0|58414|5551000|PJSIP/trunk-1|PJSIP/1001-3|Dial||1795252767.0||1795252770.0|3|0|NO ANSWER|"
+            "{CALLER}|0|58414|5551000|PJSIP/trunk-00000001|PJSIP/1001-00000003|Dial||1795252767.0||1795252770.0|3|0|NO ANSWER|"
         )),
         row(&format!(
-            "1795252767.3|1795252767.0|2|58414|92125551234|{local};2|PJSIP/trunk-4|Dial||1795252767.0||1795252773.0|6|0|NO ANSWER|"
+            "1795252767.3|1795252767.0|2|58414|92125551234|{local};2|PJSIP/trunk-00000004|Dial||1795252767.0||1795252773.0|6|0|NO ANSWER|"
         )),
         row(&format!(
-            "{CALLER}|1|58414|5551000|PJSIP/trunk-1|{local};1|Dial||1795252767.0||1795252772.0|5|0|NO ANSWER|"
+            "{CALLER}|1|58414|5551000|PJSIP/trunk-00000001|{local};1|Dial||1795252767.0||1795252772.0|5|0|NO ANSWER|"
         )),
     ]);
     assert_eq!(parts, [(0, "5551000".to_owned(), 5, false)]);
@@ -208,13 +209,13 @@ fn a_mobile_and_a_phone_that_nobody_took_are_one_inbound_call() {
 fn an_outside_caller_who_is_later_connected_to_an_older_channel_is_still_a_caller() {
     let (parts, _) = parts(vec![
         row(
-            "1795252768.5|1795252767.1|3|58414|5551000|PJSIP/trunk-5|PJSIP/1001-6|Dial||1795252768.0|1795252769.0|1795252775.0|7|6|ANSWERED|",
+            "1795252768.5|1795252767.1|3|58414|5551000|PJSIP/trunk-00000005|PJSIP/1001-00000006|Dial||1795252768.0|1795252769.0|1795252775.0|7|6|ANSWERED|",
         ),
         row(
-            "1795252767.2|1795252767.1|4|1002||PJSIP/1002-2|PJSIP/trunk-5|AppDial||1795252775.0|1795252775.0|1795252779.0|4|4|ANSWERED|",
+            "1795252767.2|1795252767.1|4|1002||PJSIP/1002-00000002|PJSIP/trunk-00000005|AppDial||1795252775.0|1795252775.0|1795252779.0|4|4|ANSWERED|",
         ),
         row(
-            "1795252767.1|1795252767.1|2|1001|1002|PJSIP/1001-1|PJSIP/1002-2|Dial||1795252767.0|1795252767.5|1795252775.0|8|7|ANSWERED|",
+            "1795252767.1|1795252767.1|2|1001|1002|PJSIP/1001-00000001|PJSIP/1002-00000002|Dial||1795252767.0|1795252767.5|1795252775.0|8|7|ANSWERED|",
         ),
     ]);
     assert_eq!(parts, [(1, "5551000".to_owned(), 7, false)]);
@@ -223,7 +224,7 @@ fn an_outside_caller_who_is_later_connected_to_an_older_channel_is_still_a_calle
 #[test]
 fn an_outside_party_in_a_conference_was_not_called_by_who_was_there_first() {
     let (parts, dropped) = parts(vec![row(&format!(
-        "{CALLER}|0|1001|8000000|PJSIP/1001-1|PJSIP/trunk-2|ConfBridge||1795252767.0|1795252767.0|1795252770.0|3|3|ANSWERED|"
+        "{CALLER}|0|1001|8000000|PJSIP/1001-00000001|PJSIP/trunk-00000002|ConfBridge||1795252767.0|1795252767.0|1795252770.0|3|3|ANSWERED|"
     ))]);
     assert_eq!((parts, dropped), (vec![], vec![DropReason::Internal]));
 }
@@ -231,7 +232,7 @@ fn an_outside_party_in_a_conference_was_not_called_by_who_was_there_first() {
 #[test]
 fn a_tail_that_is_all_there_is_of_an_outside_call_stays() {
     let tail = row(&format!(
-        "{CALLER}|0|58414|5551000|PJSIP/trunk-1||Hangup||1795252767.0|1795252767.0|1795252767.1|0|0|ANSWERED|"
+        "{CALLER}|0|58414|5551000|PJSIP/trunk-00000001||Hangup||1795252767.0|1795252767.0|1795252767.1|0|0|ANSWERED|"
     ));
     assert_eq!(parts(vec![tail]), (vec![(0, "5551000".to_owned(), 0, false)], vec![]));
 }
@@ -240,10 +241,10 @@ fn a_tail_that_is_all_there_is_of_an_outside_call_stays() {
 fn the_did_is_freepbx_s_column_from_any_row_of_the_caller_then_the_tracker_s_then_the_line_s() {
     let rows = || {
         let mut first = row(&format!(
-            "{CALLER}|0|58414|1001|PJSIP/trunk-1|PJSIP/1001-2|Dial||1795252767.0|1795252767.5|1795252769.0|2|1|ANSWERED|"
+            "{CALLER}|0|58414|1001|PJSIP/trunk-00000001|PJSIP/1001-00000002|Dial||1795252767.0|1795252767.5|1795252769.0|2|1|ANSWERED|"
         ));
         let mut second = row(&format!(
-            "{CALLER}|1|58414|s|PJSIP/trunk-1|PJSIP/1002-3|Dial||1795252770.0|1795252770.0|1795252775.0|5|5|ANSWERED|"
+            "{CALLER}|1|58414|s|PJSIP/trunk-00000001|PJSIP/1002-00000003|Dial||1795252770.0|1795252770.0|1795252775.0|5|5|ANSWERED|"
         ));
         first.did = Some("5551000".into());
         second.cdr.did = Some("2125551000".into());
@@ -277,14 +278,16 @@ fn a_table_without_channels_is_read_by_its_numbers() {
 #[test]
 fn a_trunk_that_is_named_like_an_extension_is_told_by_how_its_call_came_in() {
     let text = format!(
-        "{CALLER}|0|58414|5551000|PJSIP/2125-1|PJSIP/1001-2|Dial||1795252767.0|1795252768.0|1795252770.0|3|2|ANSWERED|"
+        "{CALLER}|0|58414|5551000|PJSIP/2125-00000001|PJSIP/1001-00000002|Dial||1795252767.0|1795252768.0|1795252770.0|3|2|ANSWERED|"
     );
     assert_eq!(parts(vec![row(&text)]), (vec![], vec![DropReason::Internal]));
     let mut context = row(&text);
     context.cdr.dcontext = Some("from-trunk".into());
     let mut tracked = row(&text);
     tracked.did = Some("5551000".into());
-    for row in [context, tracked] {
+    let mut column = row(&text);
+    column.cdr.did = Some("5551000".into());
+    for row in [context, tracked, column] {
         assert_eq!(parts(vec![row]).0, [(0, "5551000".to_owned(), 3, false)]);
     }
 }
@@ -292,7 +295,7 @@ fn a_trunk_that_is_named_like_an_extension_is_told_by_how_its_call_came_in() {
 #[test]
 fn a_dialled_line_whose_caller_is_in_no_row_is_no_caller() {
     let mut rest = row(&format!(
-        "{CALLER}|0|92125551234||PJSIP/trunk-1|PJSIP/1001-2|AppDial||1795252767.0|1795252767.0|1795252770.0|3|3|ANSWERED|"
+        "{CALLER}|0|92125551234||PJSIP/trunk-00000001|PJSIP/1001-00000002|AppDial||1795252767.0|1795252767.0|1795252770.0|3|3|ANSWERED|"
     ));
     rest.did = Some("5551000".into());
     assert_eq!(parts(vec![rest]), (vec![], vec![DropReason::Dialled]));
@@ -302,7 +305,7 @@ fn a_dialled_line_whose_caller_is_in_no_row_is_no_caller() {
 fn a_withheld_number_is_no_source() {
     for src in ["", "anonymous", "Anonymous", "<unknown>", "unknown", "Restricted"] {
         let row = row(&format!(
-            "{CALLER}|0|{src}|5551000|PJSIP/trunk-1|PJSIP/1001-2|Dial||1795252767.0||1795252769.0|2|0|NO ANSWER|"
+            "{CALLER}|0|{src}|5551000|PJSIP/trunk-00000001|PJSIP/1001-00000002|Dial||1795252767.0||1795252769.0|2|0|NO ANSWER|"
         ));
         assert_eq!(fold(&group(vec![row]), Mode::PerCdr, &pbx()).parts[0].source, None, "{src}");
     }
@@ -312,7 +315,7 @@ fn a_withheld_number_is_no_source() {
 fn of_equal_keys_the_answered_row_stays_whatever_rang_longer() {
     let vain = |id: &str, disposition: &str, duration: u64, billsec: u64| {
         row(&format!(
-            "{id}|1795252767.0|0|58414|5551000|PJSIP/trunk-{id}|PJSIP/1001-2|Dial||1795252767.0|||{duration}|{billsec}|{disposition}|"
+            "{id}|1795252767.0|0|58414|5551000|PJSIP/trunk-{id}|PJSIP/1001-00000002|Dial||1795252767.0|||{duration}|{billsec}|{disposition}|"
         ))
     };
     let (first, second) = (vain("1795252767.0", "NO ANSWER", 60, 60), vain("1795252767.4", "ANSWERED", 9, 3));
@@ -326,7 +329,9 @@ fn of_equal_keys_the_answered_row_stays_whatever_rang_longer() {
 
 #[test]
 fn a_row_without_any_time_is_counted_not_guessed() {
-    let lost = row("|||58414|5551000|PJSIP/trunk-1|PJSIP/1001-2|Dial|0000-00-00 00:00:00||||2|0|NO ANSWER|");
+    let lost = row(
+        "|||58414|5551000|PJSIP/trunk-00000001|PJSIP/1001-00000002|Dial|0000-00-00 00:00:00||||2|0|NO ANSWER|",
+    );
     let folded = fold(&group(vec![lost]), Mode::PerCdr, &pbx());
     assert_eq!((folded.parts.len(), folded.dropped), (0, vec![(0, DropReason::NoTime)]));
 }

@@ -1,0 +1,324 @@
+//! The journal's figures beside a plain write and fdatasync on the same disk:
+//! `cargo bench --bench journal`. `CALLPOST_BENCH_PENDING` and `CALLPOST_BENCH_CALLS` set the sizes,
+//! `TMPDIR` the disk.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement prints and may fail")]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use callpost::calls::{
+    CallKey, Context, Direction, EventName, LegState, LegUpdate, Party, Update, UpdateBody, UpdateId,
+};
+use callpost::journal::{
+    Batch, HistoryFilter, Journal, JournalOptions, Outgoing, Payload, RouteId, Settlement, TraceMessage,
+    Traced,
+};
+use parsers::Micros;
+
+const RUN: Duration = Duration::from_secs(3);
+
+fn main() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    plain(directory.path());
+    runtime.block_on(appends(&directory.path().join("appends"), &[1, 16, 64, 256, 1024]));
+    plain(directory.path());
+    runtime.block_on(backlog(&directory.path().join("backlog"), size("CALLPOST_BENCH_PENDING", 300_000)));
+    runtime.block_on(history(&directory.path().join("history"), size("CALLPOST_BENCH_CALLS", 200_000)));
+}
+
+fn size(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// F: one write of 600 bytes and one fdatasync, again and again.
+fn plain(directory: &Path) {
+    let mut file = File::create(directory.join("plain")).unwrap();
+    let mut times = Vec::new();
+    let started = Instant::now();
+    while started.elapsed() < RUN {
+        let one = Instant::now();
+        file.write_all(&[7; 600]).unwrap();
+        file.sync_data().unwrap();
+        times.push(one.elapsed());
+    }
+    print("plain write + fdatasync", &mut times, started.elapsed(), 1);
+}
+
+async fn appends(directory: &Path, levels: &[usize]) {
+    for tasks in levels {
+        let _ = fs::remove_dir_all(directory);
+        let journal = open(directory);
+        let next = Arc::new(AtomicU64::new(0));
+        let started = Instant::now();
+        let workers: Vec<_> = (0..*tasks)
+            .map(|_| {
+                let (journal, next) = (journal.clone(), Arc::clone(&next));
+                tokio::spawn(async move {
+                    let mut times = Vec::new();
+                    while started.elapsed() < RUN {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        let batch = batch(number, Micros(1_700_000_000_000_000), &["desk"]);
+                        let one = Instant::now();
+                        journal.append(batch).await.unwrap();
+                        times.push(one.elapsed());
+                    }
+                    times
+                })
+            })
+            .collect();
+        let mut times = Vec::new();
+        for worker in workers {
+            times.extend(worker.await.unwrap());
+        }
+        let took = started.elapsed();
+        let status = journal.status().await.unwrap();
+        print(&format!("append, {tasks} at once"), &mut times, took, 1);
+        println!(
+            "    commits {} ({:.1} appends each), commit p50 {} us, p99 {} us, {:.1} MB on disk",
+            status.commits,
+            times.len() as f64 / status.commits as f64,
+            status.commit_p50,
+            status.commit_p99,
+            status.bytes as f64 / 1e6
+        );
+        journal.close().await;
+    }
+}
+
+async fn backlog(directory: &Path, pending: u64) {
+    let journal = open(directory);
+    let started = Instant::now();
+    fill(&journal, pending, |number| batch(number, Micros(1_700_000_000_000_000), &["desk", "stopped"]))
+        .await;
+    println!("{pending} appends, two routes each, in {:.1} s; {}", started.elapsed().as_secs_f64(), memory());
+    let status = journal.status().await.unwrap();
+    println!("    {} generations, {:.0} MB on disk", status.generations, status.bytes as f64 / 1e6);
+    let started = Instant::now();
+    journal.close().await;
+    println!("    closed in {:.0} ms", started.elapsed().as_secs_f64() * 1e3);
+    for _ in 0..2 {
+        let started = Instant::now();
+        let (journal, recovered) = Journal::open(options(directory)).unwrap();
+        let opened = started.elapsed();
+        journal.append(batch(u64::MAX >> 12, Micros(0), &[])).await.unwrap();
+        println!(
+            "    opened with {:?} pending in {:.0} ms, first append after {:.0} ms; {}",
+            recovered.pending.iter().map(|(_, count)| count).collect::<Vec<_>>(),
+            opened.as_secs_f64() * 1e3,
+            started.elapsed().as_secs_f64() * 1e3,
+            memory()
+        );
+        journal.close().await;
+    }
+    let (journal, _) = Journal::open(options(directory)).unwrap();
+    for route in ["desk", "stopped"] {
+        drain(&journal, &RouteId(route.into())).await;
+    }
+    let started = Instant::now();
+    while journal.status().await.unwrap().generations > 1 && started.elapsed() < Duration::from_secs(120) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let status = journal.status().await.unwrap();
+    println!(
+        "    archived {:.1} s later: {} generations, {:.0} MB on disk; {}",
+        started.elapsed().as_secs_f64(),
+        status.generations,
+        status.bytes as f64 / 1e6,
+        memory()
+    );
+    journal.close().await;
+}
+
+/// Takes and settles 64 at a time, as a worker with 64 requests under way.
+async fn drain(journal: &Journal, route: &RouteId) {
+    let started = Instant::now();
+    let mut count = 0;
+    loop {
+        let (due, _) = journal.due(route, Micros(i64::MAX / 2), 64).await.unwrap();
+        if due.is_empty() {
+            break;
+        }
+        count += due.len();
+        let settled = due.into_iter().map(|delivery| {
+            let settlement = Settlement::Delivered { status: Some(200), answer: String::new() };
+            journal.settle(delivery.key, settlement, Micros(1_800_000_000_000_000))
+        });
+        for settled in futures_util::future::join_all(settled).await {
+            settled.unwrap();
+        }
+    }
+    let took = started.elapsed().as_secs_f64();
+    println!("    {} drained: {count} in {took:.1} s, {:.0}/s; {}", route.0, count as f64 / took, memory());
+}
+
+/// Calls over 29 days, archived; then searched.
+async fn history(directory: &Path, calls: u64) {
+    let journal = open(directory);
+    let newest = i64::try_from(now_micros()).unwrap();
+    let day = 24 * 3600 * Micros::SECOND;
+    let step = 29 * day / i64::try_from(calls).unwrap();
+    let started = Instant::now();
+    fill(&journal, calls, |number| {
+        let start = newest - 29 * day + step * i64::try_from(number).unwrap();
+        let mut batch = batch(number, Micros(start), &[]);
+        batch.ended = vec![batch.updates[0].call.clone()];
+        batch
+    })
+    .await;
+    while journal.status().await.unwrap().generations > 1 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let status = journal.status().await.unwrap();
+    println!(
+        "{calls} calls appended and archived in {:.1} s: {} days, {:.0} MB; {}",
+        started.elapsed().as_secs_f64(),
+        status.days,
+        status.bytes as f64 / 1e6,
+        memory()
+    );
+    let search = async |name: &str, filter: &dyn Fn(u64) -> HistoryFilter| {
+        let mut times = Vec::new();
+        let (mut found, started) = (0, Instant::now());
+        for index in 0..20u64 {
+            let one = Instant::now();
+            found += journal.legs(filter(index)).await.unwrap().len();
+            times.push(one.elapsed());
+        }
+        print(&format!("    {name}: {found} legs"), &mut times, started.elapsed(), 1);
+    };
+    let any = || HistoryFilter { limit: 100, ..HistoryFilter::default() };
+    let pick = |index: u64| index.wrapping_mul(7_919_777) % calls;
+    // each outside number belongs to 4 calls on different days, each extension to a fiftieth of all
+    search("by outside number", &|index| HistoryFilter { number: Some(outside(pick(index))), ..any() }).await;
+    search("by extension", &|index| HistoryFilter { number: Some(format!("{}", 1000 + index)), ..any() })
+        .await;
+    search("by call_id", &|index| HistoryFilter { call_id: Some(pick(index)), ..any() }).await;
+    search("by unknown number", &|index| HistoryFilter { number: Some(format!("9{index}")), ..any() }).await;
+    search("newest", &|_| any()).await;
+    let mut times = Vec::new();
+    let started = Instant::now();
+    for index in 0..20 {
+        let one = Instant::now();
+        assert_eq!(journal.trace(&call(pick(index))).await.unwrap().updates.len(), 1);
+        times.push(one.elapsed());
+    }
+    print("    trace", &mut times, started.elapsed(), 1);
+    journal.close().await;
+}
+
+async fn fill(journal: &Journal, count: u64, make: impl Fn(u64) -> Batch) {
+    let mut number = 0;
+    while number < count {
+        let until = (number + 256).min(count);
+        let appends = (number..until).map(|number| journal.append(make(number)));
+        for appended in futures_util::future::join_all(appends).await {
+            appended.unwrap();
+        }
+        number = until;
+    }
+}
+
+fn options(directory: &Path) -> JournalOptions {
+    JournalOptions {
+        directory: directory.to_owned(),
+        max_size: 8 << 30,
+        keep: Duration::from_secs(30 * 24 * 3600),
+        pbx: "hq".to_owned(),
+        generation_records: 131_072,
+    }
+}
+
+fn open(directory: &Path) -> Journal {
+    Journal::open(options(directory)).unwrap().0
+}
+
+fn call(number: u64) -> CallKey {
+    let spread = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    CallKey(format!("{spread:032x}{number:08x}").into())
+}
+
+fn outside(number: u64) -> String {
+    let callers = 250_000;
+    format!("0212{:07}", number.wrapping_mul(2_654_435_761) % callers)
+}
+
+/// A message, an update of about 600 bytes, and a delivery for each route.
+fn batch(number: u64, start: Micros, routes: &[&str]) -> Batch {
+    let leg = LegUpdate {
+        event: EventName::Hangup,
+        call_id: number,
+        parent_id: None,
+        state: LegState::Hangup,
+        context: Context::LocalUser,
+        direction: Direction::In,
+        start,
+        connected: Some(start),
+        duration: 61,
+        cause: "Normal Clearing".to_owned(),
+        clid: format!("\"Caller\" <{}>", outside(number)),
+        src: Party { number: outside(number), id: 0, name: "Caller".to_owned() },
+        dst: Party { number: format!("{}", 1000 + number % 50), id: 10_001, name: "Ana".to_owned() },
+        info: String::new(),
+        terminated_by: None,
+        digit: None,
+    };
+    let update = Update {
+        id: UpdateId(format!("hq.{number:014x}.1").into()),
+        call: call(number),
+        at: start,
+        body: UpdateBody::Leg(Box::new(leg)),
+    };
+    let payload = Payload::Webhook { event: "call.hangup".to_owned(), body: "x".repeat(600) };
+    let outgoing = |route: &&str| Outgoing {
+        route: RouteId((*route).into()),
+        id: update.id.clone(),
+        call: update.call.clone(),
+        ordered: true,
+        payload: payload.clone(),
+    };
+    let headers = [("Uniqueid", "1700000000.1"), ("Channel", "PJSIP/1001-00000001"), ("Cause", "16")];
+    Batch {
+        messages: vec![Traced {
+            calls: vec![update.call.clone()],
+            message: TraceMessage {
+                at: start,
+                name: "Hangup".to_owned(),
+                headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            },
+        }],
+        outbox: routes.iter().map(outgoing).collect(),
+        updates: vec![update],
+        ..Batch::default()
+    }
+}
+
+fn now_micros() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros()
+}
+
+fn memory() -> String {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    };
+    format!("RSS {} MiB, peak {} MiB", line("VmRSS"), line("VmHWM"))
+}
+
+fn print(name: &str, times: &mut [Duration], took: Duration, each: usize) {
+    times.sort_unstable();
+    let at = |share: usize| times[(times.len() * share / 100).min(times.len() - 1)].as_secs_f64() * 1e3;
+    println!(
+        "{name}: {:.0}/s, p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+        (times.len() * each) as f64 / took.as_secs_f64(),
+        at(50),
+        at(99),
+        at(100)
+    );
+}

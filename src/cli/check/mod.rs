@@ -1,0 +1,9 @@
+//! `callpost check`: looks at everything an agent needs; each line says what to do.
+
+mod asterisk;
+mod host;
+mod report;
+mod run;
+mod sinks;
+
+pub(super) use run::check;

@@ -1,0 +1,200 @@
+//! What can still be read of a generation that was put aside.
+//!
+//! Its file is searched for records as they were written: each has a magic, its key and a checksum
+//! (`format`), whatever became of the pages around it. A delivery whose end is not among them goes
+//! into the head again, with its old id and in its old order; one that had ended may be made once
+//! more where its end was what got lost. A file `salvaged` in the directory says that this was done.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::encode::{PreparedEntry, StoredEntry, StoredOutcome};
+use super::engine::Fault;
+use super::format::{self, key, kind};
+use super::outbox::place_in;
+use super::pool::generation_of;
+use super::staged::Staged;
+use super::types::{DeadLetter, DeliveryKey, Settlement};
+use super::writer::{Writer, wall_clock};
+
+/// Bytes read at once.
+const CHUNK: usize = 4 << 20;
+/// More than the longest record.
+const OVERLAP: usize = 64 * 1024;
+/// Deliveries appended in one group.
+const GROUP: usize = 128;
+
+/// Where things stand in the file.
+#[derive(Debug, Default)]
+struct Found {
+    entries: BTreeMap<DeliveryKey, (u64, usize)>,
+    /// Deliveries that ended.
+    ended: HashSet<DeliveryKey>,
+    letters: BTreeMap<DeliveryKey, DeadLetter>,
+}
+
+impl Writer {
+    /// Puts back what is owed by generations that were put aside. Blocking, a fraction of a second
+    /// for each.
+    pub(super) fn salvage_all(&mut self) -> Result<(), (u64, Fault)> {
+        let quarantine = self.shared.quarantine();
+        for (generation, path) in unsalvaged(&quarantine).map_err(|error| (0, Fault::from(error)))? {
+            match search(&path.join("db"), generation) {
+                Ok((file, found)) => self.put_back(&file, found)?,
+                Err(error) => tracing::error!(path = %path.display(), %error, "nothing can be salvaged"),
+            }
+            if let Err(error) = File::create(path.join("salvaged")) {
+                tracing::warn!(path = %path.display(), %error, "cannot mark as salvaged");
+            }
+        }
+        Ok(())
+    }
+
+    fn put_back(&mut self, file: &File, found: Found) -> Result<(), (u64, Fault)> {
+        let mut group = Vec::new();
+        let mut count = 0;
+        for (at, (offset, length)) in found.entries {
+            if found.ended.contains(&at) {
+                continue;
+            }
+            if let Some(entry) = read_entry(file, offset, length) {
+                group.push(entry);
+                count += 1;
+            }
+            if group.len() >= GROUP {
+                self.append_group(&std::mem::take(&mut group))?;
+            }
+        }
+        self.append_group(&group)?;
+        let letters = found.letters.len();
+        self.put_letters_back(found.letters)?;
+        tracing::warn!(deliveries = count, letters, "salvaged from a damaged generation");
+        Ok(())
+    }
+
+    fn append_group(&mut self, group: &[PreparedEntry]) -> Result<(), (u64, Fault)> {
+        let head = self.head()?;
+        let number = self.book.head;
+        let mut staged = Staged::default();
+        let routes = self
+            .book
+            .append_entries(&mut staged, &head, group, wall_clock().0)
+            .map_err(|fault| (number, fault))?;
+        self.write(&mut staged)?;
+        routes.into_iter().for_each(|route| self.wake(route));
+        Ok(())
+    }
+
+    fn put_letters_back(&mut self, letters: BTreeMap<DeliveryKey, DeadLetter>) -> Result<(), (u64, Fault)> {
+        let number = self.book.head;
+        let mut staged = Staged::default();
+        for (at, letter) in letters {
+            let fault = |fault| (number, fault);
+            let route = self.book.route(&mut staged, &letter.route).map_err(fault)?;
+            let json = serde_json::to_vec(&letter).map_err(|error| fault(Fault::Io(error.to_string())))?;
+            staged.put(number, key::dead(at), &json);
+            let counters = &mut self.book.count(&mut staged, number, route).counters;
+            counters.accepted += 1;
+            counters.dead += 1;
+        }
+        self.write(&mut staged)
+    }
+}
+
+/// Generations in quarantine that nobody looked into yet, oldest first.
+fn unsalvaged(quarantine: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(quarantine)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let generation = name.split_once('-').and_then(|(number, _)| generation_of(number));
+        if let Some(generation) = generation
+            && !path.join("salvaged").exists()
+        {
+            found.push((generation, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Searches a file for a generation's records.
+fn search(path: &Path, generation: u64) -> io::Result<(File, Found)> {
+    let file = File::open(path)?;
+    let mut found = Found::default();
+    let mut buffer = vec![0; CHUNK + OVERLAP];
+    let mut start = 0;
+    loop {
+        let filled = read_at(&file, &mut buffer, start)?;
+        let bytes = &buffer[..filled];
+        let mut at = 0;
+        while let Some(skip) = find(&bytes[at..], format::MAGIC) {
+            at += skip;
+            // what begins in the overlap is met again in the next chunk
+            if at >= CHUNK {
+                break;
+            }
+            if let Some((key, payload, length)) = format::record_at(&bytes[at..]) {
+                found.add(generation, key, payload, (start + at as u64, length));
+                at += length;
+            } else {
+                at += 1;
+            }
+        }
+        if filled < buffer.len() {
+            return Ok((file, found));
+        }
+        start += CHUNK as u64;
+    }
+}
+
+impl Found {
+    fn add(&mut self, generation: u64, key: &[u8], payload: &[u8], place: (u64, usize)) {
+        let kind = key.get(9).copied().filter(|_| key[0] == key::RECORD && key.len() == 26);
+        let Some(at) = place_in(key) else { return };
+        match kind {
+            Some(kind::ENTRY) if at.generation == generation => {
+                self.entries.insert(at, place);
+            }
+            Some(kind::OUTCOME) => {
+                let outcome = serde_json::from_slice::<StoredOutcome>(payload).ok();
+                if outcome.is_some_and(|found| !matches!(found.settlement, Settlement::Retry { .. })) {
+                    self.ended.insert(at);
+                }
+            }
+            _ if key[0] == key::DEAD && key.len() == 17 => {
+                if let Ok(letter) = serde_json::from_slice(payload) {
+                    self.letters.insert(at, letter);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn read_entry(file: &File, offset: u64, length: usize) -> Option<PreparedEntry> {
+    let mut record = vec![0; length];
+    file.read_exact_at(&mut record, offset).ok()?;
+    let (_, payload, _) = format::record_at(&record)?;
+    PreparedEntry::new(&StoredEntry::decode(payload)?.entry).ok()
+}
+
+fn read_at(file: &File, buffer: &mut [u8], start: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], start + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+fn find(bytes: &[u8], magic: [u8; 2]) -> Option<usize> {
+    bytes.windows(2).position(|pair| pair == magic)
+}

@@ -1,0 +1,353 @@
+//! The worker between the real journal and a receiver on the loopback. Where something has to wait,
+//! time is paused once the requests are under way, and so passes at once.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use callpost::calls::{CallKey, UpdateId};
+use callpost::config::{Config, Environment, load_text};
+use callpost::journal::{Batch, Counters, Journal, JournalOptions, Outgoing, Payload, RouteId};
+use callpost::routes::{BreakerState, RouteHealth, Routes, Worker};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::receiver::{Receiver, Reply};
+
+fn config(sink: &str) -> Config {
+    let text = format!("[pbx]\nname = \"hq\"\ntimezone = \"UTC\"\n{sink}");
+    load_text(&text, "test", &Environment::default()).unwrap().config
+}
+
+fn webhook(url: &str, more: &str) -> Config {
+    config(&format!(
+        "[[webhook]]\nname = \"sink\"\nurl = \"{url}\"\nevents = [\"call.state\"]\nallow_http = true\n{more}"
+    ))
+}
+
+fn nimbox(url: &str, more: &str) -> Config {
+    config(&format!("[[nimbox]]\nname = \"sink\"\nurl = \"{url}\"\ntoken = \"t\"\nallow_http = true\n{more}"))
+}
+
+fn open(directory: &Path) -> Journal {
+    let options = JournalOptions {
+        directory: directory.to_path_buf(),
+        max_size: 256 << 20,
+        keep: Duration::from_secs(86_400),
+        pbx: "hq".to_owned(),
+        generation_records: 1000,
+    };
+    Journal::open(options).unwrap().0
+}
+
+/// A worker that runs, and how it fares.
+struct Running {
+    health: watch::Receiver<RouteHealth>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    fn start(config: &Config, journal: &Journal) -> Self {
+        let routes = Routes::new(config);
+        let (worker, health) = Worker::new(&routes.routes[0], config, journal.clone());
+        let stop = CancellationToken::new();
+        Self { health, task: tokio::spawn(worker.run(stop.clone())), stop }
+    }
+
+    async fn until(&mut self, what: impl FnMut(&RouteHealth) -> bool) -> RouteHealth {
+        self.health.wait_for(what).await.unwrap().clone()
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+fn posts(call: &str, count: usize) -> Vec<Outgoing> {
+    let post = |n: usize| Outgoing {
+        route: RouteId("sink".into()),
+        id: UpdateId(format!("hq.{call}.{n}").into()),
+        call: CallKey(call.into()),
+        ordered: true,
+        payload: Payload::Webhook { event: "call.ringing".to_owned(), body: format!("{{\"n\":{n}}}") },
+    };
+    (0..count).map(post).collect()
+}
+
+fn create(n: usize) -> Outgoing {
+    Outgoing {
+        route: RouteId("sink".into()),
+        id: UpdateId(format!("hq.{n:014x}.0").into()),
+        call: CallKey(format!("{n}").into()),
+        ordered: false,
+        payload: Payload::Nimbox {
+            initiated: "2026-11-21T09:19:27Z".to_owned(),
+            source: "04145550100".to_owned(),
+            destination: format!("{n}"),
+            duration: None,
+            url: None,
+        },
+    }
+}
+
+async fn append(journal: &Journal, outbox: Vec<Outgoing>) {
+    journal.append(Batch { outbox, ..Batch::default() }).await.unwrap();
+}
+
+async fn counters(journal: &Journal) -> Counters {
+    let status = journal.status().await.unwrap();
+    status
+        .routes
+        .iter()
+        .find(|route| &*route.route.0 == "sink")
+        .map(|route| route.counters)
+        .unwrap_or_default()
+}
+
+/// Until the journal says so; the time that passes is its own.
+async fn settled(journal: &Journal, mut what: impl FnMut(&Counters) -> bool) -> Counters {
+    for _ in 0..20_000 {
+        let counters = counters(journal).await;
+        if what(&counters) {
+            return counters;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("not reached: {:?}", counters(journal).await);
+}
+
+const TAKEN: &str = r#"{"error":false}"#;
+
+#[tokio::test]
+async fn what_is_appended_before_and_after_the_start_is_delivered_and_settled() {
+    let directory = TempDir::new().unwrap();
+    let receiver = Receiver::start(|_| Reply::ok(TAKEN)).await;
+    let journal = open(directory.path());
+    append(&journal, (0..50).map(create).collect()).await;
+    let worker = Running::start(&nimbox(&receiver.url("/"), ""), &journal);
+    receiver.until(50).await;
+    for n in 50..60 {
+        append(&journal, vec![create(n)]).await;
+    }
+    receiver.until(60).await;
+    let counters = settled(&journal, |counters| counters.delivered == 60).await;
+    assert_eq!((counters.accepted, counters.pending, counters.dead), (60, 0, 0));
+    assert_eq!(receiver.requests().len(), 60, "each once");
+    assert!(receiver.connections() <= 2, "NiMbox gets two connections at most");
+    worker.stop().await;
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn a_webhook_is_verified_once_and_then_delivered_to() {
+    let directory = TempDir::new().unwrap();
+    let receiver = Receiver::start(|_| Reply::status("204 No Content")).await;
+    let journal = open(directory.path());
+    append(&journal, posts("call", 3)).await;
+    let config = webhook(&receiver.url("/hook"), "");
+    let worker = Running::start(&config, &journal);
+    receiver.until(4).await;
+    settled(&journal, |counters| counters.delivered == 3).await;
+    worker.stop().await;
+    let requests = receiver.requests();
+    assert!(requests[0].body.contains("\"event_name\":\"test\""), "{}", requests[0].body);
+    assert_eq!(requests[0].header("callpost-sequence"), None);
+    let bodies: Vec<_> = requests[1..].iter().map(|request| request.body.as_str()).collect();
+    assert_eq!(bodies, ["{\"n\":0}", "{\"n\":1}", "{\"n\":2}"]);
+    let sequences: Vec<u64> =
+        requests[1..].iter().map(|r| r.header("callpost-sequence").unwrap().parse().unwrap()).collect();
+    assert!(sequences.is_sorted_by(|a, b| a < b), "{sequences:?}");
+
+    append(&journal, posts("another", 1)).await;
+    let worker = Running::start(&config, &journal);
+    receiver.until(5).await;
+    assert_eq!(receiver.request(4).body, "{\"n\":0}", "no second test event");
+    worker.stop().await;
+
+    let moved = webhook(&receiver.url("/elsewhere"), "");
+    let worker = Running::start(&moved, &journal);
+    receiver.until(6).await;
+    assert!(receiver.request(5).body.contains("\"test\""), "another URL is verified anew");
+    worker.stop().await;
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn until_a_webhook_is_verified_nothing_is_delivered_and_health_says_why() {
+    let directory = TempDir::new().unwrap();
+    let receiver = Receiver::start(|n| match n {
+        0..3 => Reply::status("500 Internal Server Error"),
+        _ => Reply::ok(""),
+    })
+    .await;
+    let journal = open(directory.path());
+    append(&journal, posts("call", 1)).await;
+    let mut worker = Running::start(&webhook(&receiver.url("/"), ""), &journal);
+    let health = worker
+        .until(|health| health.paused.as_ref().is_some_and(|paused| paused.why.contains("HTTP 500")))
+        .await;
+    assert!(health.paused.unwrap().remedy.contains("verify = false"));
+    assert_eq!(counters(&journal).await.pending, 1);
+    tokio::time::pause();
+    receiver.until(5).await;
+    let test: Vec<bool> = receiver.requests().iter().map(|r| r.body.contains("\"test\"")).collect();
+    assert_eq!(test, [true, true, true, true, false]);
+    let ids: Vec<_> =
+        receiver.requests().iter().map(|r| r.header("webhook-id").unwrap().to_owned()).collect();
+    assert!(ids[..4].iter().all(|id| *id == ids[0]), "one test event, tried again: {ids:?}");
+    worker.until(|health| health.paused.is_none()).await;
+    worker.stop().await;
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn a_fault_of_the_route_holds_everything_over_a_restart_and_then_goes_on_by_itself() {
+    let directory = TempDir::new().unwrap();
+    let receiver = Receiver::start(|n| match n {
+        0..6 => Reply::status("401 Unauthorized"),
+        _ => Reply::ok(TAKEN),
+    })
+    .await;
+    let journal = open(directory.path());
+    append(&journal, (0..20).map(create).collect()).await;
+    let config = nimbox(&receiver.url("/"), "");
+    let mut worker = Running::start(&config, &journal);
+    let paused =
+        worker.until(|health| health.paused.is_some() && health.in_flight == 0).await.paused.unwrap();
+    assert!(paused.why.contains("credentials"), "{}", paused.why);
+    let asked = receiver.requests().len();
+    assert!(asked <= 2, "no more than were out at once: {asked}");
+    worker.stop().await;
+    assert_eq!(counters(&journal).await.pending, 20);
+
+    // the pause is remembered: one probe at the start, then one every five minutes
+    let worker = Running::start(&config, &journal);
+    receiver.until(asked + 1).await;
+    tokio::time::pause();
+    let counters = settled(&journal, |counters| counters.delivered == 20).await;
+    assert_eq!((counters.pending, counters.dead), (0, 0));
+    assert_eq!(receiver.requests().len(), 6 + 20);
+    worker.stop().await;
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn order_is_kept_per_call_through_failures() {
+    let directory = TempDir::new().unwrap();
+    // every third request fails, one in six after it was taken
+    let receiver = Receiver::start(|n| match n % 6 {
+        2 => Reply::status("500 Internal Server Error"),
+        5 => Reply::Close,
+        _ => Reply::ok(""),
+    })
+    .await;
+    let journal = open(directory.path());
+    for call in ["a", "b", "c", "d", "e"] {
+        append(&journal, posts(call, 8)).await;
+    }
+    let worker = Running::start(&webhook(&receiver.url("/"), "verify = false\nconcurrency = 4"), &journal);
+    receiver.until(3).await;
+    tokio::time::pause();
+    settled(&journal, |counters| counters.delivered == 40).await;
+    worker.stop().await;
+    journal.close().await;
+    let mut taken: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (n, request) in receiver.requests().iter().enumerate() {
+        let id = request.header("webhook-id").unwrap();
+        let (call, number) = id.rsplit_once('.').unwrap();
+        let numbers = taken.entry(call.to_owned()).or_default();
+        let number: usize = number.parse().unwrap();
+        let expected = numbers.last().map_or(0, |last| last + 1);
+        assert_eq!(number, expected, "request {n} of {call}");
+        if !matches!(n % 6, 2 | 5) {
+            numbers.push(number);
+        }
+    }
+    assert_eq!(taken.len(), 5);
+    assert!(taken.values().all(|numbers| numbers.len() == 8), "{taken:?}");
+}
+
+#[tokio::test]
+async fn a_receiver_that_never_comes_back_makes_dead_letters_with_their_reason() {
+    let directory = TempDir::new().unwrap();
+    let receiver = Receiver::start(|_| Reply::Close).await;
+    let journal = open(directory.path());
+    append(&journal, posts("call", 2)).await;
+    let config = webhook(&receiver.url("/"), "verify = false\nretry_for = \"1 hour\"");
+    let mut worker = Running::start(&config, &journal);
+    receiver.until(1).await;
+    tokio::time::pause();
+    worker.until(|health| health.breaker != BreakerState::Closed).await;
+    settled(&journal, |counters| counters.dead >= 1).await;
+    worker.stop().await;
+    let letter = journal.dead(None, 10).await.unwrap().remove(0);
+    assert_eq!(&*letter.id.0, "hq.call.0");
+    assert!(letter.why.contains("retry_for"), "{}", letter.why);
+    assert!(letter.attempts >= 5, "{}", letter.attempts);
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn a_stop_lets_what_is_under_way_end() {
+    let directory = TempDir::new().unwrap();
+    let receiver = Receiver::start(|_| Reply::Later(TAKEN.to_owned(), Duration::from_millis(300))).await;
+    let journal = open(directory.path());
+    append(&journal, (0..10).map(create).collect()).await;
+    let worker = Running::start(&nimbox(&receiver.url("/"), ""), &journal);
+    receiver.until(2).await;
+    worker.stop().await;
+    let counters = counters(&journal).await;
+    assert_eq!((counters.delivered, counters.pending), (2, 8));
+    assert_eq!(receiver.requests().len(), 2, "nothing new after the stop");
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn what_does_not_end_in_five_seconds_is_given_back_and_made_again_with_its_id() {
+    let directory = TempDir::new().unwrap();
+    let receiver = Receiver::start(|n| if n == 0 { Reply::Silence } else { Reply::ok("") }).await;
+    let journal = open(directory.path());
+    append(&journal, posts("call", 1)).await;
+    let config = webhook(&receiver.url("/"), "verify = false\ntimeout = \"60 s\"");
+    let worker = Running::start(&config, &journal);
+    receiver.until(1).await;
+    tokio::time::pause();
+    let started = tokio::time::Instant::now();
+    worker.stop().await;
+    assert!(started.elapsed() < Duration::from_secs(7), "{:?}", started.elapsed());
+    assert_eq!(counters(&journal).await.pending, 1);
+    tokio::time::resume();
+    let worker = Running::start(&config, &journal);
+    receiver.until(2).await;
+    settled(&journal, |counters| counters.delivered == 1).await;
+    worker.stop().await;
+    assert_eq!(receiver.request(0).header("webhook-id"), receiver.request(1).header("webhook-id"));
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_offered_again_at_night_and_harms_nobody() {
+    let directory = TempDir::new().unwrap();
+    let receiver = Receiver::start(|n| match n {
+        0..4 => Reply::ok(r#"{"error":true,"errors":{"destination":"no se consiguió"}}"#),
+        _ => Reply::ok(TAKEN),
+    })
+    .await;
+    let journal = open(directory.path());
+    append(&journal, vec![create(0)]).await;
+    let worker = Running::start(&nimbox(&receiver.url("/"), ""), &journal);
+    receiver.until(1).await;
+    tokio::time::pause();
+    let started = tokio::time::Instant::now();
+    receiver.until(5).await;
+    let nights = started.elapsed().as_secs_f64() / 86_400.0;
+    assert!((3.0..5.0).contains(&nights), "{nights}");
+    let counters = settled(&journal, |counters| counters.delivered == 1).await;
+    assert_eq!((counters.dead, counters.refused), (0, 0));
+    worker.stop().await;
+    journal.close().await;
+}
