@@ -19,9 +19,10 @@ use parsers::{Linkedid, Micros, Uniqueid};
 
 use super::call::{CallKey, CdrGroup, CdrRow, CdrSource};
 use super::direction::{Side, clid};
-use super::state::{
-    CdrFeed, Chan, MAX_AGE, MAX_DONE, MAX_ROWS, MAX_TEXT, Outcome, Phase, Row, State, Timer, clip,
+use super::objects::{
+    CdrFeed, Chan, MAX_AGE, MAX_DONE, MAX_LIST, MAX_ROWS, Outcome, Phase, Row, clip, is_sane,
 };
+use super::state::{State, Timer};
 
 /// After the last channel, for rows that come a moment later.
 pub(super) const GROUP_WAIT: i64 = 2_000;
@@ -93,8 +94,9 @@ impl State {
     }
 
     fn add_row(&mut self, key: &Linkedid, row: CdrRow) {
-        let rows = self.rows_of(key);
-        if rows.iter().any(|(_, known)| known.cdr == row.cdr) {
+        let members = self.members.get(key).map(|members| &members.rows);
+        let mut known = members.into_iter().flatten().filter_map(|n| self.rows.get(&(key.clone(), *n)));
+        if known.any(|known| known.row.cdr == row.cdr) {
             return;
         }
         let Some(n) = self.calls.edit(key, |call| {
@@ -245,8 +247,9 @@ impl State {
                 }
             }
             // as many as the object has room for; a party beyond them was sent long ago
-            let excess = call.sent.len().saturating_sub(super::state::MAX_LINKS);
-            call.sent.drain(..excess);
+            while call.sent.iter().map(|party| party.as_str().len()).sum::<usize>() > MAX_LIST {
+                call.sent.remove(0);
+            }
             call.hash.clone()
         }) else {
             return;
@@ -264,10 +267,12 @@ impl State {
         for leg in self.legs_of(key) {
             self.lose_leg(&leg, "Unknown", None);
         }
-        let mut parties = Vec::new();
+        let (mut parties, mut bytes) = (Vec::new(), 0);
         for chan in self.channels_of(key) {
-            if chan.party_a() && parties.len() < super::state::MAX_LINKS {
-                parties.push((chan.id.clone(), self.did(&chan)));
+            if chan.party_a() && bytes < MAX_LIST {
+                let did = self.did(&chan);
+                bytes += chan.id.as_str().len() + did.as_ref().map_or(0, |did| did.len());
+                parties.push((chan.id.clone(), did));
                 self.parties.insert(chan.id.clone(), key.clone());
             }
             self.forget_channel(&chan.id);
@@ -416,8 +421,12 @@ fn clipped(cdr: &Cdr) -> Cdr {
         &mut cdr.peeraccount,
         &mut cdr.userfield,
     ];
-    for text in texts.into_iter().flatten().filter(|text| text.len() > MAX_TEXT) {
+    for text in texts.into_iter().flatten() {
         *text = clip(text);
     }
+    cdr.channel = cdr.channel.filter(|name| is_sane(name.as_str()));
+    cdr.dstchannel = cdr.dstchannel.filter(|name| is_sane(name.as_str()));
+    cdr.uniqueid = cdr.uniqueid.filter(|id| is_sane(id.as_str()));
+    cdr.linkedid = cdr.linkedid.filter(|id| is_sane(id.as_str()));
     cdr
 }

@@ -15,7 +15,8 @@ use parsers::{Micros, Uniqueid};
 
 use super::call::CallKey;
 use super::direction::Side;
-use super::state::{Chan, Dialled, MAX_CHANNELS, MAX_DEAD, MAX_ID, Outcome, Phase, State, clip};
+use super::objects::{Chan, Dialled, MAX_CHANNELS, MAX_DEAD, Outcome, Phase, clip, is_sane};
+use super::state::State;
 
 /// Local channels in one dial chain at most; Asterisk itself rarely makes three.
 const MAX_HOPS: usize = 16;
@@ -43,11 +44,11 @@ impl State {
         if block.name.tech().eq_ignore_ascii_case("Message") {
             return;
         }
-        if block.uniqueid.as_str().len() > MAX_ID || block.linkedid.as_str().len() > MAX_ID {
-            self.out.skipped.push("channel with an id longer than Asterisk's");
+        if ![block.uniqueid.as_str(), block.linkedid.as_str(), block.name.as_str()].into_iter().all(is_sane) {
+            self.out.skipped.push("channel with an id or name that is not Asterisk's");
             return;
         }
-        if self.channels.len() >= MAX_CHANNELS {
+        if self.alive >= MAX_CHANNELS {
             self.out.skipped.push("channel above the limit");
             return;
         }
@@ -83,6 +84,7 @@ impl State {
             missed: 0,
         };
         self.channels.insert(chan.id.clone(), chan);
+        self.alive += 1;
         self.join(&call, |members| members.channels.insert(block.uniqueid.clone()));
         self.touch(block);
         if side == Side::Local {
@@ -116,7 +118,9 @@ impl State {
             if !chan.alive() {
                 return None;
             }
-            chan.name = block.name.clone();
+            if is_sane(block.name.as_str()) {
+                chan.name = block.name.clone();
+            }
             chan.state = block.state;
             chan.caller.num = block.caller.num.as_ref().map(clip);
             chan.caller.name = block.caller.name.as_ref().map(clip);
@@ -128,7 +132,7 @@ impl State {
             if let Some((_, did)) = did {
                 chan.did = Some(clip(did));
             }
-            let moved = chan.linked != block.linkedid && block.linkedid.as_str().len() <= MAX_ID;
+            let moved = chan.linked != block.linkedid && is_sane(block.linkedid.as_str());
             if moved {
                 chan.linked = block.linkedid.clone();
             }
@@ -138,7 +142,7 @@ impl State {
             self.trace(&block.uniqueid);
             return false;
         };
-        if moved {
+        if moved && (self.links.contains_key(&block.linkedid) || self.has_room(&call)) {
             let other = self.call_of_link(&block.linkedid);
             self.unite(&call, &other);
         }
@@ -378,6 +382,7 @@ impl State {
             true
         });
         if gone == Some(true) {
+            self.alive = self.alive.saturating_sub(1);
             self.leave(id);
             return true;
         }
@@ -388,7 +393,8 @@ impl State {
     /// called go, oldest first.
     pub(super) fn prune(&mut self, call: &parsers::Linkedid) {
         let Some(members) = self.members.get(call) else { return };
-        if members.channels.len() <= MAX_DEAD {
+        // a quarter at a time, since looking through them all costs
+        if members.channels.len() <= MAX_DEAD + MAX_DEAD / 4 {
             return;
         }
         let needed: BTreeSet<Uniqueid> = self
@@ -426,7 +432,7 @@ impl State {
         members.channels.iter().any(|id| self.is_alive(id))
     }
 
-    /// A channel that sits in no call any longer is an error of ours, never of the input.
+    /// Where a call stands.
     pub(super) fn phase(&self, call: &parsers::Linkedid) -> Option<Phase> {
         self.calls.get(call).map(|call| call.phase)
     }

@@ -11,7 +11,7 @@ use parsers::{CallerId, ChannelName};
 use serde::{Deserialize, Serialize};
 
 use super::call::Party;
-use super::state::Chan;
+use super::objects::Chan;
 use crate::config::{Calls, Config, Pbx, Sms};
 
 /// Whose channel it is.

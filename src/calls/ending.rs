@@ -13,7 +13,8 @@ use super::call::{Direction, EventName, LegState, Party, TerminatedBy};
 use super::channels::Origin;
 use super::direction::{Side, clid};
 use super::leg::{Begin, End, SETTLE, other_side, own_side};
-use super::state::{Chan, Leg, LegKey, LegKind, Outcome, State};
+use super::objects::{Chan, Leg, LegKey, LegKind, Outcome};
+use super::state::State;
 
 impl State {
     /// Hangup: the channel is gone, and what it carried ends or settles.

@@ -13,7 +13,9 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::call::UpdateId;
-use super::state::{Call, LegKey, MAX_AGE, MAX_LINKS, Phase, State};
+use super::cdr_group::GROUP_WAIT;
+use super::objects::{Call, LegKey, MAX_AGE, MAX_LINKS, MAX_LIST, Phase};
+use super::state::State;
 
 /// The top 53 bits, never 0, and the 14 hex digits of the same hash.
 pub(super) fn leg_id(pbx: &str, key: &LegKey) -> (u64, String) {
@@ -49,6 +51,11 @@ pub(super) fn src_hash(pbx: &str, text: &str) -> Arc<str> {
     hasher.update([0]);
     hasher.update(text.as_bytes());
     hex(&hasher.finalize()).into()
+}
+
+fn fits<'a>(links: impl Iterator<Item = &'a Linkedid>) -> bool {
+    let (count, bytes) = links.fold((0, 0), |(count, bytes), link| (count + 1, bytes + link.as_str().len()));
+    count <= MAX_LINKS && bytes <= MAX_LIST
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -116,7 +123,8 @@ impl State {
         }
         let (to, from) = if a < b { (a, b) } else { (b, a) };
         let (Some(target), Some(source)) = (self.calls.get(to), self.calls.get(from)) else { return };
-        if target.links.len() + source.links.len() + 1 > MAX_LINKS {
+        let links = target.links.iter().chain(&source.links).chain([from]);
+        if !fits(links) {
             self.out.skipped.push("calls not merged: too many linkedids");
             return;
         }
@@ -160,6 +168,15 @@ impl State {
             call.sent.extend(source.sent);
             call.next_row = next;
         });
+        if !self.any_alive(to) {
+            let (now, due) = (self.now, self.now.plus_millis(GROUP_WAIT));
+            self.calls.edit(to, |call| (call.phase, call.gone, call.due) = (Phase::Waiting, Some(now), due));
+        }
+    }
+
+    /// Whether one more linkedid can join a call.
+    pub(super) fn has_room(&self, call: &Linkedid) -> bool {
+        self.calls.get(call).is_some_and(|known| fits(known.links.iter().chain([call])))
     }
 
     /// The calls of two channels become one.

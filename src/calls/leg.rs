@@ -16,7 +16,6 @@
 
 use std::sync::Arc;
 
-use parsers::ami::Dial;
 use parsers::{Micros, Uniqueid};
 
 use super::call::{
@@ -25,7 +24,8 @@ use super::call::{
 use super::channels::Origin;
 use super::direction::{Side, clid};
 use super::identity::{leg_id, update_id};
-use super::state::{Chan, Leg, LegKey, LegKind, MAX_LEGS, Outcome, State};
+use super::objects::{Chan, Leg, LegKey, LegKind, MAX_LEGS, MAX_NOTES, clip};
+use super::state::State;
 
 /// How long the end of a never-connected called leg waits for word of who answered.
 pub(super) const SETTLE: i64 = 250;
@@ -70,141 +70,6 @@ impl State {
         let mut legs = self.legs_of(&chan.call);
         legs.retain(|leg| leg.cur == *id && leg.kind != LegKind::Queue);
         legs
-    }
-
-    /// DialBegin: a called leg, a calling leg, a click to call, or none.
-    pub(super) fn dial_begin(&mut self, dial: &Dial) {
-        if !self.note_dial(dial) {
-            return;
-        }
-        let Some(dest) = self.channels.get(&dial.dest.uniqueid).cloned() else { return };
-        let origin = self.origin(&dest);
-        match (dest.side, &origin) {
-            (Side::Local, _) => {}
-            (Side::User, Origin::Originated) => self.open_click(&dest),
-            (Side::User, Origin::Channel(_) | Origin::Unknown) => {
-                let from = match &origin {
-                    Origin::Channel(id) => self.channels.get(id).cloned(),
-                    Origin::Originated | Origin::Unknown => None,
-                };
-                self.open_called(&dest, from.as_ref());
-                if let Some(from) = from.filter(|from| self.counts_as_outgoing(from)) {
-                    self.dial_out(&from, &dest, dial);
-                }
-            }
-            (Side::Outside, Origin::Channel(id)) => {
-                if let Some(from) = self.channels.get(id).cloned().filter(|from| from.side == Side::User) {
-                    self.dial_out(&from, &dest, dial);
-                }
-            }
-            (Side::Outside, Origin::Originated | Origin::Unknown) => {}
-        }
-    }
-
-    /// A user who calls another user has a leg of the own only when asked for, or after a click.
-    fn counts_as_outgoing(&self, from: &Chan) -> bool {
-        from.side == Side::User
-            && (self.who.calls.internal_caller_leg
-                || self.legs_on(&from.id).iter().any(|leg| leg.kind == LegKind::Click))
-    }
-
-    fn open_called(&mut self, dest: &Chan, from: Option<&Chan>) {
-        let visit = from.and_then(|from| self.waiting_visit(&from.id));
-        let again = visit.as_ref().is_some_and(|visit| self.another_attempt(&visit.key, dest));
-        if again || dest.legs > 0 {
-            return;
-        }
-        let begin = self.called_by(dest, from, visit.map(|visit| visit.key));
-        self.open(&dest.id, begin);
-    }
-
-    /// How a leg of a called user begins.
-    fn called_by(&self, dest: &Chan, from: Option<&Chan>, parent: Option<LegKey>) -> Begin {
-        let user = self.who.party(dest);
-        let did = from.and_then(|from| self.did(from));
-        let number = did.as_deref().map_or_else(|| user.number.clone(), str::to_owned);
-        Begin {
-            kind: LegKind::Called,
-            start: self.at,
-            direction: Direction::In,
-            parent,
-            origin: from.map(|from| from.id.clone()),
-            src: from.map(|from| self.who.party(from)).unwrap_or_default(),
-            dst: Party { number, ..user },
-            clid: from.map(|from| clid(&from.caller)).unwrap_or_default(),
-        }
-    }
-
-    fn open_click(&mut self, dest: &Chan) {
-        if dest.legs > 0 {
-            return;
-        }
-        let begin = Begin {
-            kind: LegKind::Click,
-            start: self.at,
-            direction: Direction::Out,
-            parent: None,
-            origin: Some(dest.id.clone()),
-            src: self.who.party(dest),
-            dst: Party::default(),
-            clid: clid(&dest.caller),
-        };
-        self.open(&dest.id, begin);
-    }
-
-    /// A user's channel dials a destination: its calling leg, new or the one it has.
-    fn dial_out(&mut self, from: &Chan, dest: &Chan, dial: &Dial) {
-        let open = self.legs_on(&from.id).into_iter().next();
-        let mut dst = self.dialled(dest, dial);
-        if let Some(name) = from.connected.as_deref().filter(|_| dest.side == Side::Outside) {
-            name.clone_into(&mut dst.name);
-        }
-        let key = match open {
-            Some(leg) if matches!(leg.kind, LegKind::Calling | LegKind::Click) => {
-                self.legs.edit(&leg.key, |leg| {
-                    if leg.dst.number.is_empty() {
-                        leg.dst = dst;
-                    }
-                });
-                leg.key
-            }
-            Some(_) => return,
-            None => {
-                let begin = Begin {
-                    kind: LegKind::Calling,
-                    start: self.at,
-                    direction: Direction::Out,
-                    parent: None,
-                    origin: Some(from.id.clone()),
-                    src: self.who.party(from),
-                    dst,
-                    clid: clid(&from.caller),
-                };
-                let Some(key) = self.open(&from.id, begin) else { return };
-                key
-            }
-        };
-        self.legs.edit(&key, |leg| leg.peer = Some(dest.id.clone()));
-        self.channels.edit(&dest.id, |chan| {
-            if let Some(dial) = &mut chan.dial {
-                dial.leg = Some(key);
-            }
-        });
-    }
-
-    /// What was dialled: the first extension of a channel that called, else the present one, else
-    /// the number in the dial string.
-    fn dialled(&self, dest: &Chan, dial: &Dial) -> Party {
-        if dest.side == Side::User {
-            return self.who.party(dest);
-        }
-        let block = dial.caller.as_ref();
-        let caller = block.and_then(|block| self.channels.get(&block.uniqueid));
-        let first = caller.filter(|caller| caller.incoming).and_then(|caller| caller.exten.clone());
-        let now = block.and_then(|block| block.exten.clone());
-        let number = [first, now].into_iter().flatten().find(|exten| is_number(exten));
-        let number = number.or_else(|| dial.dial_string.as_deref().map(sent_number).map(Arc::from));
-        Party { number: number.as_deref().unwrap_or_default().to_owned(), id: 0, name: String::new() }
     }
 
     /// Makes a leg and says `call.initial`.
@@ -294,43 +159,6 @@ impl State {
         }
     }
 
-    /// DialEnd: answered, or not.
-    pub(super) fn dial_end(&mut self, dial: &Dial) {
-        let id = &dial.dest.uniqueid;
-        let Some(outcome) = self.note_dial_end(dial) else { return };
-        if let Some(caller) = &dial.caller {
-            self.caller_changed(id, &caller.uniqueid);
-        }
-        if outcome != Outcome::Answer {
-            return;
-        }
-        self.pick_up(id);
-        for leg in self.legs_on(id) {
-            match leg.kind {
-                LegKind::Called => self.connect(&leg.key),
-                LegKind::Click => self.accept(&leg.key),
-                LegKind::Calling | LegKind::Conference | LegKind::Queue => {}
-            }
-        }
-        let calling = self.channels.get(id).and_then(|chan| chan.dial.as_ref()?.leg.clone());
-        if let Some(key) = calling {
-            self.legs.edit(&key, |leg| leg.peer = Some(id.clone()));
-            self.connect(&key);
-        }
-    }
-
-    /// A transfer while it rang: DialEnd names another caller than DialBegin.
-    fn caller_changed(&mut self, dest: &Uniqueid, caller: &Uniqueid) {
-        let Some(from) = self.channels.get(caller).filter(|from| from.side != Side::Local).cloned() else {
-            return;
-        };
-        for leg in self.legs_on(dest) {
-            if leg.kind == LegKind::Called && leg.origin.as_ref() != Some(caller) {
-                self.new_origin(&leg.key, &from);
-            }
-        }
-    }
-
     /// A called leg's originator is another one now; nothing is said until the next update.
     pub(super) fn new_origin(&mut self, key: &LegKey, from: &Chan) {
         let src = self.who.party(from);
@@ -357,7 +185,7 @@ impl State {
         }
     }
 
-    fn accept(&mut self, key: &LegKey) {
+    pub(super) fn accept(&mut self, key: &LegKey) {
         let first = self.legs.edit(key, |leg| {
             let first = leg.state == LegState::Initial;
             if first {
@@ -434,7 +262,7 @@ impl State {
                 self.release(&leg.key, id);
             } else if leg.state == LegState::Connected || leg.state == LegState::OnHold {
                 let first = self.legs.edit(&leg.key, |leg| {
-                    if !leg.holders.contains(id) {
+                    if !leg.holders.contains(id) && leg.holders.len() < MAX_NOTES {
                         leg.holders.push(id.clone());
                     }
                     std::mem::replace(&mut leg.state, LegState::OnHold) == LegState::Connected
@@ -484,9 +312,9 @@ impl State {
 
     /// Adds to `info`, once.
     pub(super) fn remark(&mut self, key: &LegKey, text: impl Into<Arc<str>>) {
-        let text = text.into();
+        let text = clip(&text.into());
         self.legs.edit(key, |leg| {
-            if !leg.info.contains(&text) {
+            if !leg.info.contains(&text) && leg.info.len() < MAX_NOTES {
                 leg.info.push(text);
             }
         });
@@ -503,7 +331,7 @@ impl State {
         self.say_with(key, end.event, Some(&end), None);
         self.drop_leg(key);
         if key.queue {
-            self.visit_over(key);
+            self.attempts_over(key);
         }
     }
 
@@ -579,35 +407,5 @@ pub(super) fn other_side(leg: &Leg) -> TerminatedBy {
     match own_side(leg) {
         TerminatedBy::Callee => TerminatedBy::Caller,
         TerminatedBy::Caller | TerminatedBy::System => TerminatedBy::Callee,
-    }
-}
-
-/// An extension that somebody can have dialled, not a place in the dialplan.
-fn is_number(exten: &str) -> bool {
-    exten.len() > 1 && exten.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'*' | b'#'))
-}
-
-/// The number in a dial string: `2125551234@trunk`, `trunk/2125551234`, `g1/2125551234`.
-fn sent_number(dial_string: &str) -> &str {
-    let user = dial_string.split_once('@').map_or(dial_string, |(user, _)| user);
-    let user = user.rsplit_once('/').map_or(user, |(_, user)| user);
-    user.strip_prefix("sip:").unwrap_or(user)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_number_is_found_in_every_form_of_dial_string() {
-        for (dial_string, number) in [
-            ("2125551234@trunk", "2125551234"),
-            ("trunk/2125551234", "2125551234"),
-            ("g1/2125551234", "2125551234"),
-            ("trunk/sip:2125551234@host:5060", "2125551234"),
-            ("1001", "1001"),
-        ] {
-            assert_eq!(sent_number(dial_string), number, "{dial_string}");
-        }
     }
 }

@@ -3,20 +3,22 @@
 //!
 //! ```text
 //!            .--> channels: who is there, who dialled whom, who hears whom --> identity: one call
-//! Input --> tracker --> leg, ending, queue, transfer: what a user's part is --> Update
+//! Input --> tracker --> dialling, leg, ending, queue, transfer: what a user's part is --> Update
 //!            |--> cdr_group: rows until they are complete ------------------> CdrGroup
 //!            |--> sms ------------------------------------------------------> Update
 //!            '--> snapshot: what Asterisk holds, against what is known
-//! state: every object these rules know, and which changed -------------------> objects
+//! objects, state: what these rules know, and which of it changed -------------------> objects
 //! ```
 
 mod call;
 mod cdr_group;
 mod channels;
+mod dialling;
 mod direction;
 mod ending;
 mod identity;
 mod leg;
+mod objects;
 mod queue;
 mod sms;
 mod snapshot;

@@ -19,7 +19,8 @@ use parsers::ami::event::QueueEvent;
 use super::call::{Direction, EventName, LegState, Party, TerminatedBy};
 use super::direction::{Side, clid};
 use super::leg::{Begin, End, SETTLE};
-use super::state::{Chan, Leg, LegKey, LegKind, State, clip};
+use super::objects::{Chan, Leg, LegKey, LegKind, clip};
+use super::state::State;
 
 /// How long after a failed attempt the same phone's next one still belongs to the same leg.
 const RETRY: i64 = 10_000;
@@ -182,12 +183,8 @@ impl State {
         self.finish(&visit.key, End::new(EventName::Hangup, LegState::Hangup, cause, by));
     }
 
-    /// A visit is over: attempts that wait for another one need not any more.
-    pub(super) fn visit_over(&mut self, key: &LegKey) {
-        self.attempts_over(key);
-    }
-
-    fn attempts_over(&mut self, visit: &LegKey) {
+    /// A visit is over, or its caller left: attempts that wait for another one need not any more.
+    pub(super) fn attempts_over(&mut self, visit: &LegKey) {
         let Some(chan) = self.channels.get(&visit.anchor).cloned() else { return };
         let settled = self.now.plus_millis(SETTLE);
         for leg in self.legs_of(&chan.call) {

@@ -7,12 +7,13 @@ use parsers::ami::event::ModemSms;
 
 use super::call::{CallKey, SmsUpdate, Update, UpdateBody};
 use super::identity::{hash_id, src_hash, update_id};
+use super::objects::MAX_TEXT;
 use super::state::State;
 
 /// The user event's name.
 const CONVENTION: &str = "CallpostSMS";
-/// Characters kept of a text; the longest SMS of 255 parts has 39015.
-const MAX_SMS: usize = 8192;
+/// Bytes kept of a text, so that its update fits into a record of the journal: 26 joined SMS.
+const MAX_SMS: usize = 4096;
 
 impl State {
     /// UserEvent: only the convention is a text; raw `Text:` fields are not believed.
@@ -40,8 +41,8 @@ impl State {
     }
 
     fn text(&mut self, from: String, to: String, text: String) {
-        let text: String = text.chars().take(MAX_SMS).collect();
-        let (from, to): (String, String) = (from.chars().take(128).collect(), to.chars().take(128).collect());
+        let text = printable(&text, MAX_SMS);
+        let (from, to) = (printable(&from, MAX_TEXT), printable(&to, MAX_TEXT));
         let pbx = self.who.pbx.name.clone();
         let when = self.at.0.to_string();
         let parts = [&*pbx, "sms", &when, &from, &to, &text];
@@ -62,6 +63,12 @@ impl State {
         });
         self.out.ended.push(key);
     }
+}
+
+/// Cut to so many bytes, control characters but line breaks and tabs left out.
+fn printable(text: &str, most: usize) -> String {
+    let cut = text.get(..text.floor_char_boundary(most)).unwrap_or_default();
+    cut.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t')).collect()
 }
 
 /// The user of `"Name" <sip:1001@host>`, `pjsip:1002@host` or a plain number.

@@ -14,7 +14,8 @@ use parsers::ident::LocalHalf;
 use super::call::LegState;
 use super::channels::Origin;
 use super::direction::Side;
-use super::state::{Chan, Leg, LegKind, State};
+use super::objects::{Chan, Leg, LegKind};
+use super::state::State;
 use super::tracker::{Snapshot, SnapshotChannel, SnapshotEntry};
 
 /// `t_cause` of what ended while nobody looked.

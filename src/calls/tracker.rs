@@ -7,7 +7,8 @@ use parsers::{Micros, Uniqueid};
 
 use super::call::{CdrSource, Step};
 use super::direction::Who;
-use super::state::{CdrFeed, State, Timer};
+use super::objects::{CdrFeed, is_sane};
+use super::state::{State, Timer};
 
 /// Deadlines worked off in one step at most, each of which leaves the set: more would be a loop.
 const MAX_DUE: usize = 1_000_000;
@@ -157,7 +158,9 @@ impl State {
                 self.touch(channel);
             }
             EventKind::Rename { uniqueid, newname } => {
-                self.channels.edit(uniqueid, |chan| chan.name = newname.clone());
+                if is_sane(newname.as_str()) {
+                    self.channels.edit(uniqueid, |chan| chan.name = newname.clone());
+                }
             }
             EventKind::HangupRequest { channel, .. } => self.hangup_request(channel),
             EventKind::SoftHangupRequest { channel, .. } => {
@@ -191,7 +194,7 @@ impl State {
             EventKind::BridgeLeave { bridge, channel } => {
                 self.touch(channel);
                 let inside = self.channels.get(&channel.uniqueid).and_then(|chan| chan.bridge.clone());
-                if inside.is_some_and(|inside| inside == super::state::clip(&bridge.id)) {
+                if inside.is_some_and(|inside| inside == super::objects::clip(&bridge.id)) {
                     self.leave(&channel.uniqueid);
                 }
             }

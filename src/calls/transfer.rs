@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::call::{Direction, EventName, LegState, Party};
 use super::direction::{Side, clid};
 use super::leg::{Begin, End};
-use super::state::{LegKind, State};
+use super::objects::LegKind;
+use super::state::State;
 
 impl State {
     /// BlindTransfer: the transferer leaves soon.
@@ -17,6 +18,7 @@ impl State {
         for leg in self.legs_on(transferer) {
             // a park is a transfer too, and its own event may come first
             if !leg.info.iter().any(|info| info.starts_with("parked ")) {
+                self.legs.edit(&leg.key, |leg| leg.info.retain(|info| !info.starts_with("transfer:")));
                 self.remark(&leg.key, format!("transfer:{}", extension.map_or("", |extension| &**extension)));
             }
             self.legs.edit(&leg.key, |leg| leg.transferred = true);
@@ -104,7 +106,7 @@ impl State {
             parent: None,
             origin: Some(id.clone()),
             src: self.who.party(&user),
-            dst: Party { number: super::state::clip(name).to_string(), ..Party::default() },
+            dst: Party { number: super::objects::clip(name).to_string(), ..Party::default() },
             clid: clid(&user.caller),
         };
         if let Some(key) = self.open(id, begin) {

@@ -1,9 +1,12 @@
 //! Recordings edited into what was not recorded: CDRs early, late, in batches, without mappings or
 //! not at all; other versions and names; the agent or Asterisk away for a while.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a stream holds more than is looked at")]
 
 use std::collections::BTreeSet;
 
-use callpost::calls::{CdrSource, EventName, LegState, LegUpdate, Snapshot, SnapshotChannel, UpdateBody};
+use callpost::calls::{
+    CdrSource, EventName, LegState, LegUpdate, Snapshot, SnapshotChannel, Update, UpdateBody,
+};
 use parsers::Micros;
 use parsers::ami::EventKind;
 
@@ -56,11 +59,13 @@ fn cdrs_at(name: &str, at: impl Fn(Micros, Micros) -> Micros) -> Stream {
 }
 
 fn legs(run: &Run) -> Vec<&LegUpdate> {
-    let leg = |update| match update {
-        &UpdateBody::Leg(ref leg) => Some(&**leg),
-        UpdateBody::Sms(_) => None,
-    };
-    run.updates.iter().filter_map(|update| leg(&update.body)).collect()
+    fn leg(update: &Update) -> Option<&LegUpdate> {
+        match &update.body {
+            UpdateBody::Leg(leg) => Some(leg),
+            UpdateBody::Sms(_) => None,
+        }
+    }
+    run.updates.iter().filter_map(leg).collect()
 }
 
 fn sources(run: &Run) -> BTreeSet<&'static str> {
@@ -282,6 +287,48 @@ fn a_stuck_channel_holds_its_calls_creates_back_for_ten_minutes_only() {
     assert_eq!(legs(&run).last().unwrap().info, "recovered");
 }
 
+/// A fork's loser may be gone before anything says that another one won.
+#[test]
+fn who_lost_a_fork_is_known_a_moment_after_the_loser_hung_up() {
+    let name = "s17_forked_answered";
+    let mut stream = edited(name, |message| Some(message.replace("Cause: 26", "Cause: 16")));
+    let phone = |kind: &EventKind| match kind {
+        EventKind::Hangup { channel, .. } => channel.name.as_str().starts_with("PJSIP/1001"),
+        _ => false,
+    };
+    let hangup =
+        stream.iter().position(|(_, fed)| matches!(fed, Fed::Event(event) if phone(&event.kind))).unwrap();
+    let first_end = stream
+        .iter()
+        .position(|(_, fed)| matches!(fed, Fed::Event(event) if matches!(event.kind, EventKind::DialEnd(_))));
+    let first_end = first_end.unwrap();
+    let (_, gone) = stream.remove(hangup);
+    stream.insert(first_end, (stream[first_end].0, gone));
+    assert_as_expected(name, &replay(&stream));
+}
+
+#[test]
+fn who_is_called_only_after_a_phone_was_given_up_did_not_answer_in_its_place() {
+    let mut stream = stream("y05_queue_exit_with_key");
+    let gone = stream.iter().position(|(_, fed)| {
+        matches!(fed, Fed::Event(event) if matches!(&event.kind,
+            EventKind::Hangup { channel, .. } if channel.name.as_str().starts_with("PJSIP/1001")))
+    });
+    let gone = gone.unwrap();
+    let mut now = stream[gone].0;
+    for (at, fed) in &mut stream[gone + 1..] {
+        now = now.plus_millis(5);
+        *at = now;
+        if let Fed::Event(event) = fed {
+            event.at = Some(now);
+        }
+    }
+    let run = replay(&stream);
+    let ends: Vec<EventName> =
+        legs(&run).into_iter().filter(|leg| leg.dst.id == 10001).map(|leg| leg.event).collect();
+    assert_eq!(ends.last(), Some(&EventName::Missed));
+}
+
 #[test]
 fn asterisk_13_without_dial_state_rings_by_newstate() {
     for name in
@@ -470,4 +517,109 @@ fn a_list_without_a_gap_must_miss_a_channel_twice() {
     assert_eq!(legs(&run).last().unwrap().event, EventName::Connected);
     run.put(run.now.plus_millis(600_000), &Fed::Snapshot(Box::default()));
     assert_eq!(legs(&run).last().unwrap().event, EventName::Hangup);
+}
+
+/// `Run` refuses objects above the journal's limit of a record.
+#[test]
+fn texts_of_any_length_fit_into_the_journals_records() {
+    let hostile = "\u{1}\"\\é".repeat(10_000);
+    let keys = [
+        "CallerIDName",
+        "ConnectedLineName",
+        "Extension",
+        "Source",
+        "CallerID",
+        "LastData",
+        "UserField",
+        "TextB64",
+        "From",
+        "Exten",
+    ];
+    for name in [
+        "s01_in_answered_caller_hangs",
+        "s19_blind_by_callee",
+        "q01_queue_answered_caller_hangs",
+        "m01_userevent",
+    ] {
+        let swollen = edited(name, |message| {
+            let line = |line: &str| match line.split_once(": ") {
+                Some((key, _)) if keys.iter().any(|known| key.ends_with(known)) && key != "TextB64" => {
+                    format!("{key}: {hostile}\r\n")
+                }
+                Some(("TextB64", _)) => format!("TextB64: {}\r\n", "QUJD".repeat(15_000)),
+                _ => line.to_owned(),
+            };
+            Some(message.split_inclusive("\r\n").map(line).collect())
+        });
+        let run = replay(&swollen);
+        assert!(!run.updates.is_empty(), "{name}");
+        for update in &run.updates {
+            assert!(serde_json::to_vec(update).unwrap().len() < 12 * 1024, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_queue_that_retries_for_hours_stays_small_and_makes_few_objects() {
+    let name = "q05_queue_agents_busy_abandon";
+    let stream = stream(name);
+    let joined = until(&stream, |kind| matches!(kind, EventKind::QueueCallerJoin(_)));
+    let left = stream.iter().position(|(_, fed)| {
+        matches!(fed, Fed::Event(event) if matches!(&event.kind,
+            EventKind::HangupRequest { channel, .. } if channel.name.as_str().starts_with("PJSIP/trunk")))
+    });
+    let (attempts, left) = (&stream[joined..left.unwrap()], left.unwrap());
+    let mut run = Run::new();
+    for (at, fed) in &stream[..joined] {
+        run.put(*at, fed);
+    }
+    let (mut most, mut shift) = (0, 0);
+    let length = attempts[attempts.len() - 1].0.0 - attempts[0].0.0 + 1_000_000;
+    for round in 0..120 {
+        let text = |id: &str| format!("{id}{round}");
+        for (at, fed) in attempts {
+            let Fed::Event(event) = fed else { continue };
+            let mut event = event.clone();
+            let at = Micros(at.0 + shift);
+            event.at = Some(at);
+            renumber(&mut event.kind, &text);
+            run.put(at, &Fed::Event(event));
+        }
+        shift += length;
+        most = most.max(run.tracker.size());
+    }
+    for (at, fed) in &stream[left..] {
+        let Fed::Event(event) = fed else { continue };
+        let mut event = event.clone();
+        event.at = Some(Micros(at.0 + shift));
+        run.put(Micros(at.0 + shift), &Fed::Event(event));
+    }
+    run.rest();
+    assert!(most < 350, "{most} objects for one caller");
+    assert_eq!(legs(&run).iter().filter(|leg| leg.event == EventName::Initial).count(), 3);
+    assert_eq!(run.tracker.size(), 0);
+}
+
+/// Gives the phones' channels of an attempt other ids.
+fn renumber(kind: &mut EventKind, text: &impl Fn(&str) -> String) {
+    let rename = |channel: &mut parsers::ami::Channel| {
+        if channel.name.as_str().starts_with("PJSIP/100") {
+            channel.uniqueid = parsers::Uniqueid::new(text(channel.uniqueid.as_str()));
+        }
+    };
+    match kind {
+        EventKind::Newchannel(channel)
+        | EventKind::Newstate(channel)
+        | EventKind::NewConnectedLine(channel) => rename(channel),
+        EventKind::HangupRequest { channel, .. } | EventKind::Hangup { channel, .. } => rename(channel),
+        EventKind::DialBegin(dial) | EventKind::DialState(dial) | EventKind::DialEnd(dial) => {
+            rename(&mut dial.dest)
+        }
+        EventKind::AgentCalled(event) | EventKind::AgentRingNoAnswer(event) => {
+            if let Some(dest) = &mut event.dest {
+                rename(dest);
+            }
+        }
+        _ => {}
+    }
 }
