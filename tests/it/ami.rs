@@ -2,18 +2,17 @@
 //! What a well-behaved Asterisk does is tested beside a real one.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use callpost::ami::{self, AmiHealth, AmiWatch, Feed, FeedReceiver};
 use callpost::config;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+
+use crate::receiver::tls::Site;
 
 /// Longer than any wait of the agent, also when time is paused.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -301,33 +300,14 @@ async fn nobody_there_says_where_and_what_to_look_at() {
     agent.stop().await;
 }
 
-/// A peer that speaks TLS with a certificate of an authority of its own.
-async fn tls_peer(name: &str) -> (TcpListener, TlsAcceptor, tempfile::NamedTempFile) {
-    let mut authority = CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let certificate =
-        CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
-        .unwrap();
-    let ca_file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(ca_file.path(), authority.pem()).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    (listener, TlsAcceptor::from(Arc::new(config)), ca_file)
-}
-
 #[tokio::test]
 async fn tls_is_trusted_by_ca_file_and_server_name() {
-    let (listener, acceptor, ca_file) = tls_peer("pbx.example.com").await;
+    let site = Site::new("pbx.example.com");
+    let acceptor = TlsAcceptor::from(site.server(None));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = config(listener.local_addr().unwrap());
     config.tls = true;
-    config.ca_file = Some(ca_file.path().to_owned());
+    config.ca_file = Some(site.ca_file());
     config.server_name = Some("pbx.example.com".to_owned());
     let mut agent = start_with(config);
     let (stream, _) = listener.accept().await.unwrap();
@@ -340,12 +320,13 @@ async fn tls_is_trusted_by_ca_file_and_server_name() {
 
 #[tokio::test]
 async fn tls_that_is_not_trusted_gives_nothing_away() {
-    let (listener, acceptor, ca_file) = tls_peer("pbx.example.com").await;
-    let (_, _, another) = tls_peer("pbx.example.com").await;
-    for (ca_file, name) in [(&another, "pbx.example.com"), (&ca_file, "other.example.com")] {
+    let (site, another) = (Site::new("pbx.example.com"), Site::new("pbx.example.com"));
+    let acceptor = TlsAcceptor::from(site.server(None));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for (trusted, name) in [(&another, "pbx.example.com"), (&site, "other.example.com")] {
         let mut config = config(listener.local_addr().unwrap());
         config.tls = true;
-        config.ca_file = Some(ca_file.path().to_owned());
+        config.ca_file = Some(trusted.ca_file());
         config.server_name = Some(name.to_owned());
         let mut agent = start_with(config);
         let (stream, _) = listener.accept().await.unwrap();
