@@ -200,12 +200,14 @@ fn utc(at: Micros) -> String {
     }
 }
 
-/// The text, with each value cut shorter until it fits.
+/// The text, with each value cut shorter until it fits. It is kept as a text within JSON, where its
+/// quotes and backslashes count twice.
 fn bounded(body: impl Fn(usize) -> String) -> String {
+    let kept = |text: &str| text.len() + text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
     let mut most = MOST;
     loop {
         let text = body(most);
-        if text.len() <= MOST || most == 0 {
+        if kept(&text) <= MOST || most == 0 {
             return text;
         }
         most /= 2;
