@@ -361,6 +361,22 @@ mod tests {
     }
 
     #[test]
+    fn a_text_of_quotes_fits_into_the_journal_where_each_counts_twice() {
+        let sms = SmsUpdate {
+            customer_id: 17,
+            user_id: None,
+            from: "\"".repeat(256),
+            to: "\\".repeat(256),
+            text: "\"".repeat(4096),
+        };
+        let update = update(UpdateBody::Sms(sms));
+        let (_, body) = render(&webhook(&["sms.received"]), &update).unwrap_or_default();
+        assert!(body.contains("sms.received"));
+        let kept = serde_json::to_string(&body).unwrap_or_default();
+        assert!(kept.len() < 13 * 1024, "{} bytes", kept.len());
+    }
+
+    #[test]
     fn the_test_event_is_a_complete_sample() {
         let id = UpdateId("hq.00000000000000.0".into());
         insta::assert_snapshot!(test_body(&id, AT), @r#"{"id":"hq.00000000000000.0","event_time":"2021-04-28 08:46:13","event_name":"test","call_id":139543232,"state":"HANGUP","connected_at":"2021-04-28 08:46:02","start_time":"2021-04-28 08:45:55","context":"LOCAL_USER","destination":"in","duration":11,"t_cause":"Normal Clearing","src":"447854740947","src_id":"0","src_name":"\"442035141598\" <2035141598>","src_hash":"fe5935cefbc82fc4e924bdaa21342a49c18c5dd9","dst":"441183211001","dst_id":"10002","dst_name":"John Smith","clid":"\"442035141598\" <2035141598>","info":"test","terminated_by":"caller","parent_id":null}"#);
