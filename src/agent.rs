@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::ami::{self, AmiHealth};
+use crate::ami::{self, AmiWatch};
 use crate::api::{self, ApiError, View};
 use crate::calls::Tracker;
 use crate::config::Config;
@@ -83,7 +83,7 @@ impl Agent {
             config: Arc::clone(&config),
             started: clock::now(),
             journal: journal.clone(),
-            ami: hub.health(),
+            ami: hub.watch(),
             ingest: ingest_watch,
             routes: views,
         };
@@ -94,7 +94,6 @@ impl Agent {
                 return Err(why.into());
             }
         };
-        let ticks = hub.ticks();
         let ami_stop = CancellationToken::new();
         let (ami, idle) = match config.ami.clone() {
             Some(ami) => (Some(tokio::spawn(hub.run(ami, ami_stop.clone()))), None),
@@ -103,7 +102,7 @@ impl Agent {
         let ingest = Ingest::new(Arc::clone(&config), journal.clone(), routes, tracker, ingest_health);
         let others = vec![
             tokio::spawn(socket),
-            tokio::spawn(watchdog(journal, ticks, view.ami.clone(), stop.clone())),
+            tokio::spawn(watchdog(journal, view.ami.clone(), stop.clone())),
             tokio::spawn(tell_systemd(view.clone(), stop.clone())),
         ];
         Ok(Self {
@@ -201,14 +200,9 @@ async fn open_journal(config: &Config) -> Result<(Journal, crate::journal::Recov
 
 /// Feeds systemd's watchdog as long as the journal's thread answers and the reader's task lives
 /// (`decisions.md` 40). A quiet night, no Asterisk or a full disk do not starve it.
-async fn watchdog(
-    journal: Journal,
-    ticks: impl Fn() -> u64,
-    ami: watch::Receiver<AmiHealth>,
-    stop: CancellationToken,
-) {
+async fn watchdog(journal: Journal, ami: AmiWatch, stop: CancellationToken) {
     let Some(every) = systemd::watchdog_every() else { return };
-    let mut seen = (ticks(), clock::now());
+    let mut seen = (ami.ticks(), clock::now());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -216,8 +210,8 @@ async fn watchdog(
         }
         let writer = timeout(JOURNAL_PATIENCE, journal.round_trip()).await.is_ok();
         let now = clock::now();
-        if ticks() != seen.0 || !ami.borrow().connected {
-            seen = (ticks(), now);
+        if ami.ticks() != seen.0 || !ami.health().connected {
+            seen = (ami.ticks(), now);
         }
         // Pings come every 20 s: three missed and the session should long have ended itself.
         let reader = now.secs_since(seen.1) < 70;
@@ -246,7 +240,7 @@ fn summary(view: &View) -> String {
     if view.config.ami.is_none() {
         return "not configured: write [ami] into a file in conf.d, or run `callpost setup`".to_owned();
     }
-    let ami = view.ami.borrow();
+    let ami = view.ami.health();
     match &ami.error {
         None if ami.connected => format!("connected to Asterisk {} at {}", ami.asterisk, ami.address),
         None => format!("connecting to Asterisk at {}", ami.address),

@@ -31,14 +31,6 @@ pub enum AmiError {
         /// What the TLS library said.
         why: String,
     },
-    /// `ca_file` cannot be used.
-    #[error("ami.ca_file {path}: {why}")]
-    CaFile {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        why: String,
-    },
     /// Something else listens there.
     #[error(
         "{address} is not Asterisk's manager interface: it begins with \"{begins}\"; is this the AMI port (5038)?"

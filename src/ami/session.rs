@@ -120,6 +120,39 @@ pub struct FeedReceiver {
     shared: Arc<Shared>,
 }
 
+/// How the connection fares, for those who look.
+#[derive(Clone, Debug)]
+pub struct AmiWatch {
+    health: watch::Receiver<AmiHealth>,
+    shared: Arc<Shared>,
+}
+
+impl AmiWatch {
+    /// As of now.
+    pub fn health(&self) -> AmiHealth {
+        let shared = &self.shared;
+        AmiHealth {
+            events: shared.events.load(Ordering::Relaxed),
+            malformed: shared.malformed.load(Ordering::Relaxed),
+            behind: shared.behind.load(Ordering::Relaxed) as u64,
+            ..self.health.borrow().clone()
+        }
+    }
+
+    /// Waits until it is connected, or no longer.
+    ///
+    /// # Errors
+    /// When the connection's task has ended.
+    pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.health.changed().await
+    }
+
+    /// Rises with every event and every pong: proof that the reader lives.
+    pub fn ticks(&self) -> u64 {
+        self.shared.ticks.load(Ordering::Relaxed) + self.shared.events.load(Ordering::Relaxed)
+    }
+}
+
 /// The room's task and what it says of itself.
 #[derive(Debug)]
 pub struct Hub {
@@ -215,14 +248,8 @@ impl Hub {
     }
 
     /// What to watch for the connection's health.
-    pub fn health(&self) -> watch::Receiver<AmiHealth> {
-        self.health.subscribe()
-    }
-
-    /// Rises with every event and every pong: proof that the reader lives.
-    pub fn ticks(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
-        let shared = Arc::clone(&self.feed.shared);
-        move || shared.ticks.load(Ordering::Relaxed) + shared.events.load(Ordering::Relaxed)
+    pub fn watch(&self) -> AmiWatch {
+        AmiWatch { health: self.health.subscribe(), shared: Arc::clone(&self.feed.shared) }
     }
 
     /// Connects, and comes back after every loss, until told to stop.
@@ -297,7 +324,6 @@ impl Hub {
                     Err(why) => return Err(why),
                 },
             }
-            self.health.send_modify(|health| self.count_into(health));
         }
     }
 
@@ -328,16 +354,8 @@ impl Hub {
             health.error = None;
             health.denied = denied;
             health.logins += 1;
-            self.count_into(health);
         });
         Ok(())
-    }
-
-    fn count_into(&self, health: &mut AmiHealth) {
-        let shared = &self.feed.shared;
-        health.events = shared.events.load(Ordering::Relaxed);
-        health.malformed = shared.malformed.load(Ordering::Relaxed);
-        health.behind = shared.behind.load(Ordering::Relaxed) as u64;
     }
 }
 

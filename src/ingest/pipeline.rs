@@ -67,6 +67,7 @@ enum Fed {
 struct Gathered {
     batch: Batch,
     fed: Vec<Fed>,
+    updates: u64,
 }
 
 type Commit = Pin<Box<dyn Future<Output = Result<(), JournalError>> + Send>>;
@@ -114,7 +115,7 @@ impl Ingest {
             };
             drop(commit);
             match committed {
-                Ok(()) => self.committed(&flying.fed),
+                Ok(()) => self.committed(&flying.fed, flying.updates),
                 Err(why) => self.rebuild(flying.fed, &why).await,
             }
         }
@@ -175,11 +176,12 @@ impl Ingest {
             let message = trace_message(message, event.at.unwrap_or(*at));
             batch.messages.push(Traced { calls: step.calls.clone(), message });
         }
+        self.gathered.updates += step.updates.len() as u64;
         take(step, &self.routes, batch);
         self.gathered.fed.push(fed);
     }
 
-    fn committed(&mut self, fed: &[Fed]) {
+    fn committed(&mut self, fed: &[Fed], updates: u64) {
         let now = clock::now();
         let mut events = 0;
         for one in fed {
@@ -192,6 +194,7 @@ impl Ingest {
         let lags = self.lags.percentiles(now);
         self.health.send_modify(|health| {
             health.events += events;
+            health.updates += updates;
             health.cdr_source = source;
             if let Some((p50, p99)) = lags {
                 health.lag_p50 = p50;
