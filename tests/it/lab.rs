@@ -17,7 +17,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::sip::Phone;
 
-const AMI: &str = "127.0.0.1:5038";
+/// Where Asterisk listens.
+pub const AMI: &str = "127.0.0.1:5038";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Nothing more comes of a call after its channels are gone and Asterisk has

@@ -7,11 +7,14 @@ use std::time::Duration;
 use callpost::clock;
 use callpost::receiver::{Options, Receiver};
 use tempfile::TempDir;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::agent::Agent;
 use crate::asterisk;
-use crate::lab::{Lab, pause};
+use crate::lab::{AMI, Lab, pause};
 use crate::real_asterisk::{beside_asterisk_in_share, config};
 use crate::sip::{Call, Phone, State};
 use crate::story::{Told, created, is_whole, told, until_created, until_told};
@@ -40,7 +43,13 @@ impl Site {
 
     /// An agent, the first or the next, logged in to Asterisk.
     async fn agent(&self) -> Agent {
-        let mut agent = Agent::start(self.home.path(), &config(self.home.path(), self.receiver.address()));
+        self.agent_through(AMI).await
+    }
+
+    /// The same, for an agent that finds Asterisk at this address.
+    async fn agent_through(&self, address: &str) -> Agent {
+        let config = config(self.home.path(), self.receiver.address()).replace(AMI, address);
+        let mut agent = Agent::start(self.home.path(), &config);
         agent.connected().await;
         agent
     }
@@ -67,18 +76,10 @@ impl Site {
         until_told(&self.receiver, number, event).await
     }
 
-    /// Asterisk drops the agent's connection, as a network would.
-    async fn cut(&self) {
-        let session = self.session().await.expect("the agent is logged in");
-        self.lab.command(&format!("manager kick session {session}")).await;
-    }
-
-    /// The agent's session in Asterisk.
-    async fn session(&self) -> Option<String> {
+    /// Whether Asterisk has a session of the agent.
+    async fn has_session(&self) -> bool {
         let connected = self.lab.command("manager show connected").await;
-        let line = connected.lines().find(|line| line.trim_start().starts_with("callpost "))?;
-        // Username, IP Address, Start, Elapsed, FileDes, ...
-        line.split_whitespace().nth(4).map(str::to_owned)
+        connected.lines().any(|line| line.trim_start().starts_with("callpost "))
     }
 
     /// Ends the test: all is delivered, and no delivery was wrong.
@@ -99,6 +100,47 @@ impl Site {
     async fn one_create(&self, number: &str) {
         until_created(&self.receiver, number).await;
         assert_eq!(created(&self.receiver, number).len(), 1, "{number}");
+    }
+}
+
+/// A line to Asterisk that can be cut.
+struct Line {
+    address: String,
+    whole: watch::Sender<bool>,
+}
+
+impl Line {
+    async fn open() -> Line {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (whole, _) = watch::channel(true);
+        let state = whole.clone();
+        tokio::spawn(async move {
+            loop {
+                let (mut near, _) = listener.accept().await.unwrap();
+                let mut state = state.subscribe();
+                if !*state.borrow_and_update() {
+                    continue;
+                }
+                tokio::spawn(async move {
+                    let mut far = TcpStream::connect(AMI).await.unwrap();
+                    tokio::select! {
+                        _ = state.wait_for(|whole| !whole) => {}
+                        _ = copy_bidirectional(&mut near, &mut far) => {}
+                    }
+                });
+            }
+        });
+        Line { address, whole }
+    }
+
+    /// Nothing passes any more, and whoever comes is turned away.
+    fn cut(&self) {
+        self.whole.send_replace(false);
+    }
+
+    fn mend(&self) {
+        self.whole.send_replace(true);
     }
 }
 
@@ -226,15 +268,14 @@ fn what_happened_while_the_agent_was_dead_is_told_and_marked() {
 fn calls_that_were_up_before_the_agent_are_taken_in() {
     beside_asterisk_in_share("1", async || {
         let site = Site::open().await;
-        let (inbound, outbound, queued) = ("584140000003", "2125550003", "584140000004");
+        let (inbound, outbound, queued) = ("584140000003", "92125550003", "584140000004");
         site.agent().await.stop().await;
 
         let (outside, ana) = site.talks(inbound).await;
         let answered = second();
-        let beto = site.lab.beto.call(&format!("9{outbound}")).await;
+        let beto = site.lab.beto.call(outbound).await;
         let carrier = rings(&site.lab.trunk).await;
         beto.becomes(State::Ringing).await;
-        // Ana is busy and the queue rings her phone in spite of it only when it may.
         let waiting = format!("<sip:{queued}@127.0.0.1>");
         let waiting = site.lab.trunk.call_for(waiting.as_bytes(), "5552000").await;
         waiting.becomes(State::Up).await;
@@ -251,7 +292,8 @@ fn calls_that_were_up_before_the_agent_are_taken_in() {
         ends(&beto, &carrier).await;
         waiting.hang_up().await;
         site.told(queued, "missed").await;
-        for number in [inbound, outbound, queued] {
+        // A create has the number that the carrier was given.
+        for number in [inbound, &outbound[1..], queued] {
             site.one_create(number).await;
         }
 
@@ -272,23 +314,25 @@ fn a_call_that_ended_in_a_gap_is_ended_and_one_that_was_in_it_alone_is_not_inven
         let (ended, goes_on, unseen, later) =
             ("584140000005", "584140000006", "584140000007", "584140000008");
 
-        let mut agent = site.agent().await;
-        let (outside, ana) = site.rings(ended).await;
+        let line = Line::open().await;
+        let mut agent = site.agent_through(&line.address).await;
+        let (ended_outside, ended_ana) = site.rings(ended).await;
         site.told(ended, "ringing").await;
-        // The agent waits for about a second before it connects again.
-        site.cut().await;
-        answers(&outside, &ana).await;
-        ends(&outside, &ana).await;
+        line.cut();
+        answers(&ended_outside, &ended_ana).await;
+        ends(&ended_outside, &ended_ana).await;
+        line.mend();
         let end = site.told(ended, "missed").await;
         assert_eq!((end.cause.as_str(), end.info.as_str(), end.by.as_str()), (UNSEEN, "recovered", "system"));
         is_whole(&told(&site.receiver, ended), &["initial", "ringing", "missed"]);
-        agent.connected().await;
 
         let (outside, ana) = site.rings(goes_on).await;
         site.told(goes_on, "ringing").await;
-        site.cut().await;
+        line.cut();
         answers(&outside, &ana).await;
         let answered = second();
+        pause(2.2).await;
+        line.mend();
         let connected = site.told(goes_on, "connected").await;
         assert_eq!(connected.info, "recovered");
         assert!(about(connected.connected, answered), "{connected:?}");
@@ -296,10 +340,11 @@ fn a_call_that_ended_in_a_gap_is_ended_and_one_that_was_in_it_alone_is_not_inven
         site.one_create(goes_on).await;
         is_whole(&told(&site.receiver, goes_on), &["initial", "ringing", "connected", "hangup"]);
 
-        agent.connected().await;
-        site.cut().await;
+        line.cut();
         let (outside, ana) = site.talks(unseen).await;
         ends(&outside, &ana).await;
+        site.lab.hangups("trunk", 3).await;
+        line.mend();
         agent.until("back", |status| status.ami.connected && status.ami.logins == 4).await;
         let (outside, ana) = site.talks(later).await;
         ends(&outside, &ana).await;
@@ -375,7 +420,7 @@ fn an_agent_whose_connection_was_cut_while_it_was_paused_tells_what_it_knows() {
         // Asterisk writes into a full socket for writetimeout, and gives the client up.
         let begin = Instant::now();
         let text = "x".repeat(900);
-        while site.session().await.is_some() {
+        while site.has_session().await {
             assert!(begin.elapsed() < CUT, "Asterisk does not give up");
             for _ in 0..200 {
                 site.lab.action(&[("Action", "UserEvent"), ("UserEvent", "Flood"), ("Text", &text)]).await;
