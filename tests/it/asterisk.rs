@@ -1,9 +1,10 @@
 //! The Asterisk of `tests/asterisk/start`, as its host's administrator has it: stop, kill, start.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
+use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 /// A stop or a start takes seconds.
@@ -14,14 +15,14 @@ const LOOK: Duration = Duration::from_millis(50);
 /// `core stop now`: calls are hung up, then the process ends.
 pub async fn stop() {
     let pid = pid();
-    command("core stop now");
+    command("core stop now").await;
     ended(pid).await;
 }
 
 /// SIGKILL: nobody is told anything.
 pub async fn kill() {
     let pid = pid();
-    assert!(Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status().unwrap().success());
+    assert!(Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status().await.unwrap().success());
     ended(pid).await;
 }
 
@@ -38,7 +39,7 @@ pub async fn start() {
         .spawn()
         .unwrap();
     let begin = Instant::now();
-    while !command("core waitfullybooted") {
+    while !command("core waitfullybooted").await {
         assert!(asterisk.try_wait().unwrap().is_none(), "Asterisk did not start");
         assert!(begin.elapsed() < PATIENCE, "Asterisk does not boot");
         sleep(LOOK).await;
@@ -50,10 +51,17 @@ pub fn pid() -> u32 {
     std::fs::read_to_string(root().join("run/asterisk/asterisk.pid")).unwrap().trim().parse().unwrap()
 }
 
-fn command(line: &str) -> bool {
+async fn command(line: &str) -> bool {
     let mut asterisk = Command::new("chroot");
     asterisk.arg(root()).args(["asterisk", "-rx", line]);
-    asterisk.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+    asterisk
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .await
+        .unwrap()
+        .success()
 }
 
 fn root() -> PathBuf {

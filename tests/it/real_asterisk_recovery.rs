@@ -345,7 +345,7 @@ fn a_call_that_ended_in_a_gap_is_ended_and_one_that_was_in_it_alone_is_not_inven
         ends(&outside, &ana).await;
         site.lab.hangups("trunk", 3).await;
         line.mend();
-        agent.until("back", |status| status.ami.connected && status.ami.logins == 4).await;
+        agent.until("back", |status| status.ami.connected && status.ami.logins >= 4).await;
         let (outside, ana) = site.talks(later).await;
         ends(&outside, &ana).await;
         site.one_create(later).await;
@@ -432,7 +432,7 @@ fn an_agent_whose_connection_was_cut_while_it_was_paused_tells_what_it_knows() {
         let answered = second();
         pause(2.3).await;
         agent.signal("CONT").await;
-        agent.until("back", |status| status.ami.connected && status.ami.logins == 2).await;
+        agent.until("back", |status| status.ami.connected && status.ami.logins >= 2).await;
         site.told(taken, "connected").await;
         ends(&outside, &ana).await;
         ends(&open_outside, &open_ana).await;
@@ -468,7 +468,7 @@ fn an_asterisk_that_stops_ends_its_calls_and_the_next_one_is_followed() {
         site.one_create(before).await;
         asterisk::start().await;
         site.lab.login_again().await;
-        agent.until("back", |status| status.ami.connected && status.ami.logins == 2).await;
+        agent.until("back", |status| status.ami.connected && status.ami.logins >= 2).await;
         let (outside, ana) = site.talks(after).await;
         ends(&outside, &ana).await;
         site.one_create(after).await;
@@ -502,7 +502,7 @@ fn an_asterisk_that_is_killed_takes_its_calls_along_and_the_next_one_is_followed
         pause(3.0).await;
         asterisk::start().await;
         site.lab.login_again().await;
-        agent.until("back", |status| status.ami.connected && status.ami.logins == 2).await;
+        agent.until("back", |status| status.ami.connected && status.ami.logins >= 2).await;
         let (outside, ana) = site.talks(after).await;
         ends(&outside, &ana).await;
         site.one_create(after).await;

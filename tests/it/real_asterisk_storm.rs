@@ -39,7 +39,7 @@ fn plans(count: usize) -> Vec<Plan> {
         number: format!("584149{n:06}"),
         phone: n % 3,
         cancelled: n % 10 == 9,
-        by_caller: n % 2 == 0,
+        by_caller: n.is_multiple_of(2),
     };
     (0..count).map(plan).collect()
 }
