@@ -4,21 +4,25 @@ use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Extension, Json, Router};
+use axum::{Json, Router};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::types::View;
 use crate::calls::Update;
+
+/// What answers under way get when the agent stops; a client that does not read gets no more.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Why the socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -46,16 +50,21 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<impl Future<Output = ()>, ApiError> {
     let listener = bind(&path).await?;
-    let router = Router::new()
-        .route("/status", get(status))
-        .route("/tail", get(tail))
-        .with_state(view)
-        .layer(Extension(stop.clone()));
+    let router = Router::new().route("/status", get(status)).route("/tail", get(tail));
+    let router = router.layer(Extension(stop.clone())).with_state(view);
     Ok(async move {
+        let stopped = stop.clone();
         let served =
-            axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
-        if let Err(why) = served {
-            tracing::error!(reason = %why, "the command socket failed");
+            axum::serve(listener, router).with_graceful_shutdown(async move { stopped.cancelled().await });
+        let overdue = async {
+            stop.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            served = served.into_future() => if let Err(why) = served {
+                tracing::error!(reason = %why, "the command socket failed");
+            },
+            () = overdue => {}
         }
         // A stale socket would only be removed by the next start.
         let _ = std::fs::remove_file(path);
@@ -83,21 +92,18 @@ async fn status(State(view): State<View>) -> Response {
 }
 
 /// Updates as they become durable, one JSON text a line. A reader that lags loses some: it looks,
-/// it is not a sink.
+/// it is not a sink. It ends when the agent stops.
 async fn tail(State(view): State<View>, Extension(stop): Extension<CancellationToken>) -> Response {
-    let lines = stream::unfold((view.journal.subscribe(), stop), |(mut updates, stop)| async move {
+    let lines = stream::unfold(view.journal.subscribe(), |mut updates| async move {
         loop {
-            let received = tokio::select! {
-                () = stop.cancelled() => return None,
-                received = updates.recv() => received,
-            };
-            match received {
-                Ok(batch) => return Some((Ok::<_, Infallible>(lines(&batch)), (updates, stop))),
+            match updates.recv().await {
+                Ok(batch) => return Some((Ok::<_, Infallible>(lines(&batch)), updates)),
                 Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
         }
     });
+    let lines = lines.take_until(stop.cancelled_owned());
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 

@@ -75,10 +75,25 @@ impl Agent {
             .await
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// What its commands ask.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Sends it a signal, by name.
+    pub async fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args(["-s", name]).arg(self.pid().to_string()).status();
+        assert!(kill.await.unwrap().success());
+    }
+
     /// SIGTERM, and the exit code 0 that must follow.
     pub async fn stop(mut self) {
-        let pid = self.child.id().unwrap().to_string();
-        assert!(Command::new("kill").arg(pid).status().await.unwrap().success());
+        self.signal("TERM").await;
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         let log = self.log();
         assert!(ended.unwrap().unwrap().success(), "{log}");

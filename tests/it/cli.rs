@@ -195,6 +195,20 @@ fn an_unconfigured_agent_idles_and_says_so() {
     assert!(log.lines().any(|line| line.starts_with("<6>")), "priorities for the journal: {log}");
 }
 
+#[test]
+fn an_agent_that_somebody_watches_stops_all_the_same() {
+    use std::io::Write;
+    let site = site("[journal]\ndirectory = 'journal'\n[api]\nsocket = 'agent.sock'\n");
+    let mut agent = Started::new(callpost(site.path()).arg("run").stderr(Stdio::null()));
+    let socket = site.path().join("agent.sock");
+    let mut watcher = until(|| std::os::unix::net::UnixStream::connect(&socket).ok());
+    watcher.write_all(b"GET /tail HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = BufReader::new(watcher).lines();
+    assert_eq!(answer.next().unwrap().unwrap(), "HTTP/1.0 200 OK");
+    agent.signal("-TERM");
+    assert_eq!(until(|| agent.child.try_wait().unwrap()).code(), Some(0));
+}
+
 fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {

@@ -17,7 +17,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::sip::Phone;
 
-const AMI: &str = "127.0.0.1:5038";
+/// Where Asterisk listens.
+pub const AMI: &str = "127.0.0.1:5038";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Nothing more comes of a call after its channels are gone and Asterisk has
@@ -95,6 +96,13 @@ impl Lab {
         self.forget_calls().await;
     }
 
+    /// After a new start of Asterisk: what was heard of the old one is forgotten.
+    pub async fn login_again(&mut self) {
+        self.forget_calls().await;
+        self.ami = Ami::login("lab").await;
+        self.begin.store(0, Ordering::Relaxed);
+    }
+
     async fn forget_calls(&self) -> usize {
         let mut forgotten = 0;
         for phone in [&self.ana, &self.beto, &self.carla, &self.trunk, &self.trunk2] {
@@ -150,6 +158,15 @@ impl Lab {
         let answer = self.ami.action(&[("Action", "Command"), ("Command", line)]).await;
         let output = answer.0.iter().filter(|(name, _)| name == "Output");
         output.map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// The ports are free for the next lab when the runtime is gone too.
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for phone in [&self.ana, &self.beto, &self.carla, &self.trunk, &self.trunk2] {
+            phone.unplug();
+        }
     }
 }
 

@@ -8,16 +8,20 @@
 
 mod agent;
 mod ami;
+mod asterisk;
 mod cli;
 mod config;
 mod expect;
 mod lab;
 mod promises;
 mod real_asterisk;
+mod real_asterisk_recovery;
+mod real_asterisk_storm;
 mod receiver;
 mod replay;
 mod scenarios;
 mod sinks;
 mod sip;
+mod story;
 mod variants;
 mod workers;

@@ -26,13 +26,14 @@ use crate::expect::{Create, Tolerance};
 use crate::lab::{Ami, Lab, Message, Recorder};
 use crate::replay::expected;
 use crate::scenarios;
+use crate::story::utc;
 
 /// Of the account in `tests/asterisk/conf/*/manager.d/callpost.conf`.
 const SECRET: &str = "callpost";
 
 /// Runs a test when an Asterisk is beside us. Its ports are fixed and it is one for all tests, so
 /// each waits for its turn, and the runtime with its sockets is gone before the next one's.
-fn beside_asterisk(test: impl AsyncFnOnce()) {
+pub fn beside_asterisk(test: impl AsyncFnOnce()) {
     static TURN: Mutex<()> = Mutex::new(());
     if std::env::var_os("CALLPOST_ASTERISK").is_none() {
         eprintln!("skipped: no Asterisk here; `tests/asterisk/start 22 -- ...` brings one");
@@ -43,8 +44,18 @@ fn beside_asterisk(test: impl AsyncFnOnce()) {
     runtime.block_on(test());
 }
 
+/// The same in one share of two only, so that the shares take about as long as each other; without
+/// shares always.
+pub fn beside_asterisk_in_share(share: &str, test: impl AsyncFnOnce()) {
+    let ours = std::env::var("CALLPOST_SHARE").unwrap_or_default();
+    match ours.split_once('/') {
+        Some((n, of)) if of != "1" && n != share => eprintln!("left to another share"),
+        _ => beside_asterisk(test),
+    }
+}
+
 /// The reference configuration of the expectations. The test event that verifies a webhook is sent too.
-fn config(directory: &Path, receiver: SocketAddr) -> String {
+pub fn config(directory: &Path, receiver: SocketAddr) -> String {
     let directory = directory.display();
     format!(
         r#"
@@ -204,13 +215,6 @@ fn compare(played: &[Played], receiver: &Receiver) -> Vec<&'static str> {
         }
     }
     failed
-}
-
-/// `2026-11-21 09:34:48` or `2026-11-21T09:34:48Z`, as seconds since the epoch.
-fn utc(text: &str) -> Option<i64> {
-    let text = text.replace(' ', "T");
-    let text = text.strip_suffix('Z').unwrap_or(&text);
-    format!("{text}Z").parse::<jiff::Timestamp>().ok().map(|at| at.as_second())
 }
 
 /// The account's classes and filters work, and the recording is whole messages.

@@ -144,6 +144,12 @@ impl Phone {
         std::iter::from_fn(|| rung.try_recv().ok()).count()
     }
 
+    /// Lets its ports go once nothing else holds it: its calls hold it, and it holds them.
+    pub fn unplug(&self) {
+        self.0.calls.lock().unwrap().clear();
+        while self.0.rung.try_lock().is_ok_and(|mut rung| rung.try_recv().is_ok()) {}
+    }
+
     /// Sends a text; gives Asterisk's answer.
     pub async fn message(&self, to: &str, body: &str) -> u16 {
         let call = self.new_call(
@@ -236,6 +242,13 @@ impl Call {
             "call of {} should be {wanted:?} and is {now:?}",
             self.phone.0.user
         );
+    }
+
+    /// The number of the party that called us.
+    pub fn caller(&self) -> String {
+        let dialog = self.dialog.lock().unwrap();
+        let number = dialog.remote.split_once("sip:").and_then(|(_, uri)| uri.split_once('@'));
+        number.map(|(number, _)| number.to_owned()).unwrap_or_default()
     }
 
     /// 180.
