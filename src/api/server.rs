@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -17,6 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::past::{CallName, FindError, LegsQuery, find};
 use super::types::View;
 use crate::calls::Update;
 
@@ -46,7 +47,12 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<impl Future<Output = ()>, ApiError> {
     let listener = bind(&path).await?;
-    let router = Router::new().route("/status", get(status)).route("/tail", get(tail)).with_state(view);
+    let router = Router::new()
+        .route("/status", get(status))
+        .route("/tail", get(tail))
+        .route("/legs", get(legs))
+        .route("/trace/{call}", get(trace))
+        .with_state(view);
     Ok(async move {
         let served =
             axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
@@ -75,6 +81,33 @@ async fn status(State(view): State<View>) -> Response {
     match view.status().await {
         Ok(status) => Json(status).into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why.to_string()).into_response(),
+    }
+}
+
+/// Legs, newest first, as a JSON array.
+async fn legs(State(view): State<View>, Query(query): Query<LegsQuery>) -> Response {
+    match query.ask(&view.journal).await {
+        Ok(legs) => Json(legs).into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why.to_string()).into_response(),
+    }
+}
+
+/// All that is known of one call.
+async fn trace(State(view): State<View>, UrlPath(call): UrlPath<String>) -> Response {
+    let name = match call.parse::<CallName>() {
+        Ok(name) => name,
+        Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
+    };
+    match find(&view.journal, &name).await {
+        Ok(trace) => Json(trace).into_response(),
+        Err(why) => {
+            let status = match why {
+                FindError::Unknown(_) => StatusCode::NOT_FOUND,
+                FindError::Several { .. } => StatusCode::CONFLICT,
+                FindError::Journal(_) => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            (status, why.to_string()).into_response()
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod cli;
 mod config;
 mod expect;
 mod lab;
+mod ladder;
 mod promises;
 mod real_asterisk;
 mod receiver;
