@@ -223,7 +223,10 @@ mod tests {
     fn too_long_a_trace_keeps_its_beginning_and_its_end() {
         let mut lines: Vec<usize> = (0..MOST_LINES + 7).collect();
         assert_eq!(thin(&mut lines), 7);
-        assert_eq!((lines.len(), lines.first(), lines.last()), (MOST_LINES, Some(&0), Some(&(MOST_LINES + 6))));
+        assert_eq!(
+            (lines.len(), lines.first(), lines.last()),
+            (MOST_LINES, Some(&0), Some(&(MOST_LINES + 6)))
+        );
         assert_eq!(thin(&mut lines), 0);
     }
 }

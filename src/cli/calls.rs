@@ -18,6 +18,9 @@ use crate::journal::LegRecord;
 /// Digits of a call's `src_hash` that are shown; `trace` takes them.
 const SHOWN_DIGITS: usize = 10;
 
+/// A narrower terminal needs its columns for who and how: `call` is enough for `trace`.
+const WIDE: usize = 125;
+
 pub(super) async fn calls(config: &Config, args: &args::Calls) -> Result<Done, CliError> {
     let mut out = Out::new(args.output.json);
     let now = clock::now();
@@ -46,11 +49,13 @@ fn show(out: &mut Out, legs: &[LegRecord], args: &args::Calls, now: Micros) -> i
         return out.lines(vec![Line::new(style::DIM, none)], args.ascii);
     }
     let zone = TimeZone::system();
-    let mut rows = vec![
-        ["", "start", "", "from", "to", "outcome", "talked", "call_id", "call"]
-            .map(|cell| Line::new(style::BOLD, cell))
-            .to_vec(),
-    ];
+    // a pipe has no edge
+    let width = out.terminal().then(|| out.width());
+    let narrow = width.is_some_and(|width| width < WIDE);
+    let time = if narrow { "%m-%d %H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
+    let call_id = if narrow { "" } else { "call_id" };
+    let titles = ["", "start", "", "from", "to", "outcome", "talked", "call", call_id];
+    let mut rows = vec![titles.map(|cell| Line::new(style::BOLD, cell)).to_vec()];
     for group in groups(legs) {
         for (index, (call, leg)) in group.iter().enumerate() {
             let bracket = match (index, group.len()) {
@@ -62,19 +67,17 @@ fn show(out: &mut Out, legs: &[LegRecord], args: &args::Calls, now: Micros) -> i
             let hash = call.get(..SHOWN_DIGITS).unwrap_or(call);
             rows.push(vec![
                 Line::new(style::DIM, bracket),
-                Line::default().text(leg::local(leg.start, &zone, "%Y-%m-%d %H:%M:%S")),
+                Line::default().text(leg::local(leg.start, &zone, time)),
                 leg::direction(leg),
                 leg::from(leg),
                 leg::to(leg),
                 leg::outcome(leg),
                 leg::talked(leg, now),
-                Line::new(style::NAME, leg.call_id.to_string()),
-                Line::new(style::DIM, if index == 0 { hash } else { "" }),
+                Line::new(style::NAME, if index == 0 { hash } else { "" }),
+                Line::new(style::DIM, if narrow { String::new() } else { leg.call_id.to_string() }),
             ]);
         }
     }
-    // a pipe has no edge
-    let width = out.terminal().then(|| out.width());
     out.lines(columns(rows, width, &[3, 4, 5]), args.ascii)
 }
 

@@ -60,7 +60,8 @@ pub(super) fn is_over(leg: &LegUpdate) -> bool {
 /// Time talked, `1:05`; empty if it never was, and until `now` where it still goes on.
 pub(super) fn talked(leg: &LegUpdate, now: Micros) -> Line {
     let Some(connected) = leg.connected else { return Line::default() };
-    let seconds = if is_over(leg) { leg.duration } else { u64::try_from(now.secs_since(connected)).unwrap_or(0) };
+    let seconds =
+        if is_over(leg) { leg.duration } else { u64::try_from(now.secs_since(connected)).unwrap_or(0) };
     Line::new(Style::new(), clock(seconds))
 }
 

@@ -14,7 +14,11 @@ use tokio_util::codec::Decoder;
 use crate::replay::{config, fixture};
 
 /// What the journal would hold of the first call of a recording; each delivery is settled as told.
-fn trace(directory: &str, name: &str, settle: impl Fn(usize) -> Option<Settlement>) -> (CallKey, Trace) {
+fn trace(
+    directory: &str,
+    name: &str,
+    settle: impl Fn(usize) -> Option<Settlement>,
+) -> Option<(CallKey, Trace)> {
     let mut buffer = BytesMut::from(&b"Asterisk Call Manager/11.0.0\r\n"[..]);
     buffer.extend_from_slice(&fixture(directory, name));
     let routes = Routes::new(config());
@@ -32,7 +36,8 @@ fn trace(directory: &str, name: &str, settle: impl Fn(usize) -> Option<Settlemen
             keep(&mut trace, step, &routes, first.as_ref(), deadline, &settle);
         }
         let step = tracker.handle(Input::Event(&event), now);
-        first = first.or_else(|| step.calls.first().cloned());
+        let said = step.calls.first().or(step.updates.first().map(|update| &update.call));
+        first = first.or_else(|| said.cloned());
         if first.as_ref().is_some_and(|call| step.calls.contains(call)) {
             trace.messages.push(trace_message(&message, now));
         }
@@ -42,7 +47,7 @@ fn trace(directory: &str, name: &str, settle: impl Fn(usize) -> Option<Settlemen
         let step = tracker.handle(Input::Tick, deadline);
         keep(&mut trace, step, &routes, first.as_ref(), deadline, &settle);
     }
-    (first.unwrap(), trace)
+    Some((first?, trace))
 }
 
 fn keep(
@@ -102,7 +107,7 @@ fn bad(index: usize) -> Option<Settlement> {
 }
 
 fn drawn(directory: &str, name: &str, width: usize, settle: fn(usize) -> Option<Settlement>) -> String {
-    let (call, trace) = trace(directory, name, settle);
+    let (call, trace) = trace(directory, name, settle).unwrap();
     let lines = ladder(&call, &trace, &Look { width, zone: TimeZone::UTC });
     let text: Vec<String> = lines.iter().map(Line::plain).collect();
     text.join("\n")
@@ -134,16 +139,14 @@ fn deliveries_that_failed_show_why_and_what_they_hold_up() {
     insta::assert_snapshot!(drawn("16", "s01_in_answered_caller_hangs", 100, bad));
 }
 
-/// Whatever was recorded, at whatever width: every line fits, and nothing of a call is drawn outside
-/// of what ASCII can show where that is asked for.
+/// Whatever was recorded, at whatever width: every line fits, nothing steers the terminal, and ASCII
+/// is enough where it is asked for.
 #[test]
 fn every_recording_fits_every_width() {
     for directory in ["16", "22", "catalogue"] {
         for name in crate::replay::names(directory) {
-            if name == "r01_resync" {
-                continue;
-            }
-            let (call, trace) = trace(directory, &name, bad);
+            // some recordings hold nothing that is a call
+            let Some((call, trace)) = trace(directory, &name, bad) else { continue };
             for width in [60, 80, 100, 200] {
                 let lines = ladder(&call, &trace, &Look { width, zone: TimeZone::UTC });
                 for line in &lines {
@@ -152,7 +155,8 @@ fn every_recording_fits_every_width() {
                     assert!(line.clone().ascii().plain().is_ascii());
                 }
                 let text: Vec<String> = lines.iter().map(Line::plain).collect();
-                assert!(text.iter().any(|line| line.contains('●')), "{directory}/{name}: nothing is drawn");
+                let drawn = text.iter().any(|line| line.contains('●') || line.starts_with("text "));
+                assert!(drawn, "{directory}/{name}: nothing is drawn\n{}", text.join("\n"));
             }
         }
     }

@@ -1,18 +1,22 @@
 //! What was sent because of a call, and what the receivers said.
 
+use std::fmt::Write;
+
 use anstyle::Style;
 
 use super::line::{Line, clean, wrap};
 use crate::cli::style;
 use crate::journal::{Payload, Settlement, TraceDelivery};
 
+/// Made so long after what it tells of, a delivery says so, in microseconds.
+const LATE: i64 = 2_000_000;
 /// Lines of an answer.
 const GOOD_ANSWER: usize = 1;
 /// A failure is looked at more closely.
 const BAD_ANSWER: usize = 4;
 
 /// A delivery as lines of the column.
-pub(super) fn lines(made: &TraceDelivery, held: bool, width: usize) -> Vec<Line> {
+pub(super) fn lines(made: &TraceDelivery, held: bool, late: i64, width: usize) -> Vec<Line> {
     let (what, key) = match &made.payload {
         Payload::Webhook { event, .. } => (clean(event), None),
         Payload::Nimbox { initiated, source, destination, duration, .. } => {
@@ -21,12 +25,18 @@ pub(super) fn lines(made: &TraceDelivery, held: bool, width: usize) -> Vec<Line>
         }
     };
     let (mark, tone, outcome, answer) = outcome(made, held);
-    let tries = if made.attempts > 1 { format!(" ×{}", made.attempts) } else { String::new() };
+    let mut outcome = outcome;
+    if made.attempts > 1 {
+        let _ = write!(outcome, " ×{}", made.attempts);
+    }
+    if late > LATE {
+        let _ = write!(outcome, ", {} late", millis(late));
+    }
     let head = Line::new(tone, format!("{mark} "))
         .and(style::NAME, clean(&made.route.0))
         .text(format!(" {what} "))
-        .and(tone, format!("{outcome}{tries}"));
-    let mut lines = fitted(head, tone, &format!("{outcome}{tries}"), width);
+        .and(tone, outcome.as_str());
+    let mut lines = fitted(head, tone, &outcome, width);
     let indented = |text: &str, tone: Style, most: usize| {
         let wrapped = wrap(text, width.saturating_sub(2), most);
         wrapped.into_iter().map(move |text| Line::default().text("  ").and(tone, text)).collect::<Vec<_>>()
@@ -55,14 +65,14 @@ fn fitted(head: Line, tone: Style, outcome: &str, width: usize) -> Vec<Line> {
 
 /// Mark, tone, outcome in words, and the answer or reason.
 fn outcome(made: &TraceDelivery, held: bool) -> (char, Style, String, String) {
-    let code = |status: &Option<u16>| status.map(|status| status.to_string()).unwrap_or_default();
+    let code = |status: &Option<u16>| status.map(|status| format!("{status} ")).unwrap_or_default();
     match &made.settled {
         Some((at, Settlement::Delivered { status, answer })) => {
             let took = millis(at.0.saturating_sub(made.accepted.0));
-            ('✓', style::GOOD, format!("{} in {took}", code(status)), answer.clone())
+            ('✓', style::GOOD, format!("{}in {took}", code(status)), answer.clone())
         }
         Some((_, Settlement::Retry { status, why, .. })) => {
-            ('…', style::WARN, format!("{} tries again", code(status)), why.clone())
+            ('…', style::WARN, format!("{}tries again", code(status)), why.clone())
         }
         Some((_, Settlement::Dead { status, why, answer })) => {
             // an answer that is its own reason is said once
@@ -71,7 +81,7 @@ fn outcome(made: &TraceDelivery, held: bool) -> (char, Style, String, String) {
             } else {
                 format!("{why}: {answer}")
             };
-            ('✗', style::BAD, format!("{} dead", code(status)), said)
+            ('✗', style::BAD, format!("{}dead", code(status)), said)
         }
         Some((_, Settlement::Refused { why, .. })) => ('✗', style::WARN, "refused".to_owned(), why.clone()),
         Some((_, Settlement::Released)) | None if held => {
@@ -106,7 +116,8 @@ pub(super) fn summary(deliveries: &[TraceDelivery]) -> Line {
     let dead = count(|end| matches!(end, Settlement::Dead { .. }));
     let refused = count(|end| matches!(end, Settlement::Refused { .. }));
     let waiting = deliveries.len() - delivered - dead - refused;
-    let mut line = Line::new(style::BOLD, crate::cli::out::plural(deliveries.len() as u64, "delivery", "deliveries"));
+    let mut line =
+        Line::new(style::BOLD, crate::cli::out::plural(deliveries.len() as u64, "delivery", "deliveries"));
     let parts = [
         (delivered, style::GOOD, "delivered"),
         (waiting, style::WARN, "waiting"),

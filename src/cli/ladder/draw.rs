@@ -1,5 +1,7 @@
 //! Puts a story and its deliveries side by side.
 
+use std::collections::HashMap;
+
 use jiff::tz::TimeZone;
 use parsers::Micros;
 
@@ -7,7 +9,7 @@ use super::canvas::{Canvas, lifeline};
 use super::line::{Line, columns, wrap};
 use super::story::{Channel, Mark, Row, Story};
 use super::{deliveries, heading};
-use crate::calls::CallKey;
+use crate::calls::{CallKey, UpdateId};
 use crate::cli::style;
 use crate::journal::Trace;
 
@@ -21,8 +23,11 @@ const NARROW: std::ops::RangeInclusive<usize> = 2..=5;
 const WORDS: usize = 26;
 /// A narrower terminal cuts lines.
 const LEAST_WIDTH: usize = 60;
-/// A delivery within this time stands beside what it tells of.
-const BESIDE: i64 = 1_000_000;
+/// A delivery made within this time stands beside what it tells of; one made again later, as by a
+/// replay, where it was made.
+const BESIDE: i64 = 60_000_000;
+/// A create tells of a whole call: it stands where it was made, or beside what happened just before.
+const JUST: i64 = 1_000_000;
 /// Headings of narrow columns.
 const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -82,7 +87,8 @@ impl Layout {
     }
 
     fn x(&self, channel: usize) -> usize {
-        channel.min(self.lanes.saturating_sub(1)) * self.lane + if self.words == 0 { self.lane / 3 } else { 1 }
+        channel.min(self.lanes.saturating_sub(1)) * self.lane
+            + if self.words == 0 { self.lane / 3 } else { 1 }
     }
 
     fn canvas(&self) -> Canvas {
@@ -101,17 +107,19 @@ fn body(story: &Story, trace: &Trace, width: usize) -> Vec<Line> {
     for (row, offset) in rows.iter().zip(offsets) {
         let told = row.story.and_then(|index| Some((index, story.rows.get(index)?)));
         let mut sent = Vec::new();
-        for index in &row.deliveries {
+        for (index, late) in &row.deliveries {
             if let Some(made) = trace.deliveries.get(*index) {
-                sent.extend(deliveries::lines(made, held.get(*index).copied().unwrap_or(false), layout.sent));
+                let held = held.get(*index).copied().unwrap_or(false);
+                sent.extend(deliveries::lines(made, held, *late, layout.sent));
             }
         }
         let words = told.map(|(_, told)| words(told, &layout)).unwrap_or_default();
         for line in 0..sent.len().max(words.len()).max(1) {
-            let mut drawn = if line == 0 { Line::new(style::DIM, format!("{offset:>time$} ")) } else { Line::default() };
+            let mut drawn =
+                if line == 0 { Line::new(style::DIM, format!("{offset:>time$} ")) } else { Line::default() };
             drawn.pad(time + 1);
             let first = told.filter(|_| line == 0).map(|(_, told)| told);
-            drawn.append(lanes(story, &layout, row.position, first, line > 0));
+            drawn.append(lanes(story, &layout, row.position, first, first.is_none()));
             if layout.words > 0 {
                 drawn.pad(time + 2 + layout.lanes * layout.lane);
                 if let (Some((_, told)), Some(words)) = (told, words.get(line)) {
@@ -134,7 +142,8 @@ struct Joined {
     story: Option<usize>,
     /// Rows of the story up to and with this one.
     position: usize,
-    deliveries: Vec<usize>,
+    /// Which, and how long after what they tell of they were made.
+    deliveries: Vec<(usize, i64)>,
 }
 
 /// Deliveries go beside what they tell of; those made later have rows of their own.
@@ -146,13 +155,20 @@ fn join(story: &Story, trace: &Trace) -> Vec<Joined> {
         deliveries: Vec::new(),
     };
     let mut rows: Vec<Joined> = story.rows.iter().enumerate().map(row).collect();
+    let told: HashMap<&UpdateId, Micros> =
+        trace.updates.iter().map(|update| (&update.id, update.at)).collect();
     for (index, made) in trace.deliveries.iter().enumerate() {
-        let after = rows.partition_point(|row| row.at <= made.accepted);
+        let (at, near) = match told.get(&made.id) {
+            Some(at) if made.accepted.0 - at.0 < BESIDE => (*at, BESIDE),
+            _ => (made.accepted, JUST),
+        };
+        let late = made.accepted.0 - at.0;
+        let after = rows.partition_point(|row| row.at <= at);
         let before = after.checked_sub(1).and_then(|before| rows.get_mut(before));
         let position = before.as_ref().map_or(0, |row| row.position);
         match before {
-            Some(row) if made.accepted.0 - row.at.0 < BESIDE => row.deliveries.push(index),
-            _ => rows.insert(after, Joined { at: made.accepted, story: None, position, deliveries: vec![index] }),
+            Some(row) if at.0 - row.at.0 < near => row.deliveries.push((index, late)),
+            _ => rows.insert(after, Joined { at, story: None, position, deliveries: vec![(index, late)] }),
         }
     }
     rows
@@ -168,7 +184,8 @@ fn top(story: &Story, layout: &Layout, width: usize) -> Vec<Line> {
             .iter()
             .enumerate()
             .map(|(index, channel)| {
-                Line::new(shown(channel), format!("{} ", letter(index))).and(lifeline(channel.local), &channel.name)
+                Line::new(shown(channel), format!("{} ", letter(index)))
+                    .and(lifeline(channel.local), &channel.name)
             })
             .collect();
         let widest = cells.iter().map(Line::width).max().unwrap_or(1);
@@ -290,7 +307,12 @@ mod tests {
 
     #[test]
     fn offsets_read_as_a_clock() {
-        for (micros, text) in [(0, "+0.000"), (-1_500_000, "-1.500"), (61_002_000, "+1:01.002"), (3_723_004_000, "+1:02:03.004")] {
+        for (micros, text) in [
+            (0, "+0.000"),
+            (-1_500_000, "-1.500"),
+            (61_002_000, "+1:01.002"),
+            (3_723_004_000, "+1:02:03.004"),
+        ] {
             assert_eq!(offset(micros), text);
         }
     }

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use parsers::{Cdr, Micros};
 
 use super::line::{Line, clean, columns, heading};
+use super::story::short;
 use crate::calls::{LegUpdate, UpdateBody};
 use crate::cli::{leg, style};
 use crate::journal::Trace;
@@ -29,24 +30,36 @@ pub(super) fn head(call: &str, trace: &Trace, zone: &TimeZone, width: usize) -> 
         times = times.and(style::GOOD.bold(), "now").text(format!(", it goes on ({zone_name})"));
     }
     let mut lines = vec![Line::new(style::BOLD, "call ").and(style::BOLD, clean(call)), times];
-    let rows = legs
-        .iter()
-        .map(|one| {
-            let talked = leg::talked(one, last);
-            let talked = if talked.width() > 0 { talked.text(" talked") } else { talked };
+    if !legs.is_empty() {
+        let infos: Vec<String> = legs.iter().map(|one| info(one)).collect();
+        let with_info = infos.iter().any(|info| !info.is_empty());
+        let titles = ["", "from", "to", "outcome", "talked", "call_id", "info"];
+        let mut rows = vec![heading(if with_info { &titles } else { &titles[..6] })];
+        rows.extend(legs.iter().zip(infos).map(|(one, info)| {
             vec![
                 leg::direction(one),
-                leg::from(one).text(" → "),
+                leg::from(one),
                 leg::to(one),
                 leg::outcome(one),
-                talked,
-                Line::new(style::DIM, format!("call_id {}", one.call_id)),
-                Line::new(style::DIM, clean(&one.info)),
+                leg::talked(one, last),
+                Line::new(style::NAME, one.call_id.to_string()),
+                Line::new(style::DIM, info),
             ]
-        })
-        .collect();
-    lines.extend(columns(rows, Some(width), &[1, 2, 3, 6]));
+        }));
+        lines.extend(columns(rows, Some(width), &[1, 2, 3, 6]));
+    }
+    for update in &trace.updates {
+        if let UpdateBody::Sms(sms) = &update.body {
+            let parties = format!("text {} → {}: ", clean(&sms.from), clean(&sms.to));
+            lines.push(Line::default().text(parties).text(clean(&sms.text)));
+        }
+    }
     lines
+}
+
+/// What the outcome does not say already.
+fn info(leg: &LegUpdate) -> String {
+    if leg.info.eq_ignore_ascii_case(&leg.cause) { String::new() } else { clean(&leg.info) }
 }
 
 /// The last word on each leg, in order of their beginning.
@@ -78,7 +91,15 @@ pub(super) fn cdrs(rows: &[Cdr], zone: &TimeZone, width: usize) -> Vec<Line> {
         return Vec::new();
     }
     let mut table = vec![heading(&[
-        "CDR start", "src", "dst", "channel", "dstchannel", "last app", "disposition", "duration", "billsec",
+        "CDR start",
+        "src",
+        "dst",
+        "channel",
+        "dstchannel",
+        "last app",
+        "disposition",
+        "duration",
+        "billsec",
     ])];
     table.extend(rows.iter().take(MOST_ROWS).map(|row| cdr(row, zone)));
     let mut lines = columns(table, Some(width), &[1, 2, 3, 4, 5]);
@@ -99,8 +120,8 @@ fn cdr(row: &Cdr, zone: &TimeZone) -> Vec<Line> {
         Line::new(style::DIM, start),
         text(row.src.as_deref()),
         text(row.dst.as_deref()),
-        text(row.channel.as_ref().map(|name| name.as_str())),
-        text(row.dstchannel.as_ref().map(|name| name.as_str())),
+        text(row.channel.as_ref().map(|name| short(name.as_str())).as_deref()),
+        text(row.dstchannel.as_ref().map(|name| short(name.as_str())).as_deref()),
         text(row.lastapp.as_deref()),
         Line::new(if answered { style::GOOD } else { style::WARN }, row.disposition.as_str()),
         Line::new(Style::new(), format!("{} s", row.duration)),

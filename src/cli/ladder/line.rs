@@ -126,7 +126,8 @@ fn in_ascii(char: char) -> char {
 
 /// Text from outside without what moves a terminal's cursor, colours it or turns its direction.
 pub(crate) fn clean(text: &str) -> String {
-    let turns = |char| matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns =
+        |char| matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let safe = |char: char| if char.is_control() || turns(char) { '·' } else { char };
     text.chars().map(safe).collect()
 }
@@ -186,7 +187,8 @@ pub(crate) fn columns(rows: Vec<Vec<Line>>, width: Option<usize>, giving: &[usiz
     while let Some(width) = width
         && widths.iter().sum::<usize>() + gaps > width
     {
-        let widest = giving.iter().copied().filter(|column| *column < count).max_by_key(|column| widths[*column]);
+        let widest =
+            giving.iter().copied().filter(|column| *column < count).max_by_key(|column| widths[*column]);
         match widest {
             Some(column) if widths[column] > LEAST_COLUMN => widths[column] -= 1,
             _ => break,
@@ -231,7 +233,9 @@ mod tests {
 
     #[test]
     fn a_wide_table_gives_way_where_it_may() {
-        let row = |a: &str, b: &str| vec![Line::default().text(a), Line::default().text(b), Line::default().text("z")];
+        let row = |a: &str, b: &str| {
+            vec![Line::default().text(a), Line::default().text(b), Line::default().text("z")]
+        };
         let table = |width| -> Vec<String> {
             let rows = vec![row("aaaaaaaaaaaa", "bbbbbbbb"), row("c", "d")];
             columns(rows, width, &[1]).iter().map(Line::plain).collect()

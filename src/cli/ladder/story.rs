@@ -59,6 +59,8 @@ pub(super) struct Story {
     by_id: HashMap<String, usize>,
     /// Who dialled it.
     dialler: HashMap<usize, usize>,
+    /// Its dialling is over.
+    ended: HashSet<usize>,
     held: HashSet<usize>,
     bridges: Vec<(String, Vec<usize>)>,
 }
@@ -109,7 +111,9 @@ impl Story {
             "Newchannel" | "Newstate" | "DialBegin" | "DialState" | "DialEnd" => {
                 return self.dialling(message, near);
             }
-            "BridgeEnter" | "BridgeLeave" | "Hold" | "Unhold" | "Hangup" => return self.talking(message, near),
+            "BridgeEnter" | "BridgeLeave" | "Hold" | "Unhold" | "Hangup" => {
+                return self.talking(message, near);
+            }
             "LocalBridge" => {
                 let (one, two) = (self.channel(message, "LocalOne")?, self.channel(message, "LocalTwo")?);
                 (Mark::Link(vec![one, two]), "one Local".to_owned(), style::DIM)
@@ -158,7 +162,9 @@ impl Story {
                 let text = format!("originate: {}", word("Response").to_lowercase());
                 (Mark::At(self.channel(message, "")?), text, plain)
             }
-            name if name.starts_with("Queue") || name.starts_with("Agent") => return self.queue(message, near),
+            name if name.starts_with("Queue") || name.starts_with("Agent") => {
+                return self.queue(message, near);
+            }
             name if is_noise(name) => {
                 // it may still show a channel that nothing else has shown
                 self.channel(message, "");
@@ -185,6 +191,7 @@ impl Story {
                         Some((Mark::Arrow(channel, *by), "ringing".to_owned(), style::DIM))
                     }
                     ("Ringing", None) => Some((Mark::At(channel), "ringing".to_owned(), style::DIM)),
+                    ("Up", None) if near.has("DialEnd", "Uniqueid", get(message, "Uniqueid")) => None,
                     ("Up", None) => Some((Mark::At(channel), "up".to_owned(), style::GOOD)),
                     _ => None,
                 }
@@ -193,6 +200,7 @@ impl Story {
                 let mark = self.arrow(message, "", "Dest")?;
                 if let Mark::Arrow(from, to) = mark {
                     self.dialler.insert(to, from);
+                    self.ended.remove(&to);
                 }
                 if near.has("AgentCalled", "DestUniqueid", get(message, "DestUniqueid")) {
                     return None;
@@ -205,8 +213,11 @@ impl Story {
                     .then(|| (mark, "progress".to_owned(), style::DIM))
             }
             _ => {
+                // a queue says twice that it gave up
+                let again = self.channel(message, "Dest").is_some_and(|to| !self.ended.insert(to));
                 let (text, style) = match get(message, "DialStatus").unwrap_or_default() {
                     "ANSWER" => ("answers".to_owned(), style::GOOD),
+                    "CANCEL" | "ABORT" if again => return None,
                     "CANCEL" | "ABORT" => {
                         return Some((self.arrow(message, "", "Dest")?, "cancel".to_owned(), style::WARN));
                     }
@@ -214,7 +225,8 @@ impl Story {
                     "CHANUNAVAIL" => ("unavailable".to_owned(), style::BAD),
                     other => (clean(&other.to_lowercase()), style::BAD),
                 };
-                let forward = get(message, "Forward").map(|to| format!(", on to {}", cut(&clean(to), MAX_WORD)));
+                let forward =
+                    get(message, "Forward").map(|to| format!(", on to {}", cut(&clean(to), MAX_WORD)));
                 Some((self.arrow(message, "Dest", "")?, text + &forward.unwrap_or_default(), style))
             }
         }
@@ -287,9 +299,11 @@ impl Story {
                 let text = format!("gives up queue {}, waited {} s", word("Queue"), word("HoldTime"));
                 (Mark::At(self.channel(message, "")?), text, style::BAD)
             }
-            "AgentCalled" => {
-                (self.arrow(message, "", "Dest")?, format!("queue calls {}", word("MemberName")), Style::new())
-            }
+            "AgentCalled" => (
+                self.arrow(message, "", "Dest")?,
+                format!("queue calls {}", word("MemberName")),
+                Style::new(),
+            ),
             "AgentConnect" => {
                 let text = format!("agent takes it, waited {} s", word("HoldTime"));
                 (self.arrow(message, "Dest", "")?, text, style::GOOD)
@@ -359,11 +373,11 @@ fn result(message: &TraceMessage, text: String) -> String {
 }
 
 /// `PJSIP/1001`, `Local/1001;1`.
-fn short(name: &str) -> String {
+pub(super) fn short(name: &str) -> String {
     let (base, half) = name.split_once(';').map_or((name, ""), |(base, half)| (base, half));
-    let counted = base.rsplit_once('-').filter(|(_, count)| {
-        count.len() >= 8 && count.bytes().all(|byte| byte.is_ascii_hexdigit())
-    });
+    let counted = base
+        .rsplit_once('-')
+        .filter(|(_, count)| count.len() >= 8 && count.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let base = counted.map_or(base, |(base, _)| base);
     if !name.starts_with("Local/") {
         return base.to_owned();
