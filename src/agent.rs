@@ -200,7 +200,10 @@ pub async fn asked_to_stop() {
     }
 }
 
-async fn open_journal(config: &Config) -> Result<(Journal, crate::journal::Recovered), JournalError> {
+/// Opens the journal of this configuration.
+pub(crate) async fn open_journal(
+    config: &Config,
+) -> Result<(Journal, crate::journal::Recovered), JournalError> {
     let options = JournalOptions {
         directory: config.journal.directory.clone(),
         max_size: config.journal.max_size,

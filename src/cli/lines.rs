@@ -218,7 +218,7 @@ fn party(request: &Request, side: &str) -> String {
     named(request.text(&format!("{side}_name")), number)
 }
 
-fn named(name: &str, number: &str) -> String {
+pub(super) fn named(name: &str, number: &str) -> String {
     let name = name.split(" <").next().unwrap_or(name).trim_matches('"');
     match (name, number) {
         ("", "") => "?".to_owned(),
