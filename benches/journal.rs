@@ -1,5 +1,6 @@
 //! The journal's figures beside a plain write and fdatasync on the same disk:
-//! `cargo bench --bench journal`. `CALLPOST_BENCH_PENDING` and `CALLPOST_BENCH_CALLS` set the sizes,
+//! `cargo bench --bench journal`. `CALLPOST_BENCH` (`appends`, `backlog` or `history`) runs one part,
+//! for its memory as well; `CALLPOST_BENCH_PENDING` and `CALLPOST_BENCH_CALLS` set the sizes,
 //! `TMPDIR` the disk.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement prints and may fail")]
 
@@ -25,11 +26,18 @@ fn main() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     let directory = tempfile::tempdir().unwrap();
-    plain(directory.path());
-    runtime.block_on(appends(&directory.path().join("appends"), &[1, 16, 64, 256, 1024]));
-    plain(directory.path());
-    runtime.block_on(backlog(&directory.path().join("backlog"), size("CALLPOST_BENCH_PENDING", 300_000)));
-    runtime.block_on(history(&directory.path().join("history"), size("CALLPOST_BENCH_CALLS", 200_000)));
+    let wanted = |name: &str| std::env::var("CALLPOST_BENCH").map_or(true, |only| only == name);
+    if wanted("appends") {
+        plain(directory.path());
+        runtime.block_on(appends(&directory.path().join("appends"), &[1, 16, 64, 256, 1024]));
+    }
+    if wanted("backlog") {
+        plain(directory.path());
+        runtime.block_on(backlog(&directory.path().join("backlog"), size("CALLPOST_BENCH_PENDING", 300_000)));
+    }
+    if wanted("history") {
+        runtime.block_on(history(&directory.path().join("history"), size("CALLPOST_BENCH_CALLS", 200_000)));
+    }
 }
 
 fn size(name: &str, default: u64) -> u64 {
@@ -93,6 +101,7 @@ async fn appends(directory: &Path, levels: &[usize]) {
 
 async fn backlog(directory: &Path, pending: u64) {
     let journal = open(directory);
+    println!("before: {}", memory());
     let started = Instant::now();
     fill(&journal, pending, |number| batch(number, Micros(1_700_000_000_000_000), &["desk", "stopped"]))
         .await;
@@ -159,21 +168,21 @@ async fn drain(journal: &Journal, route: &RouteId) {
 
 /// Calls over 29 days, archived; then searched.
 async fn history(directory: &Path, calls: u64) {
-    let journal = open(directory);
+    let options = JournalOptions { generation_records: 32_768, ..options(directory) };
+    let journal = Journal::open(options).unwrap().0;
     let newest = i64::try_from(now_micros()).unwrap();
     let day = 24 * 3600 * Micros::SECOND;
     let step = 29 * day / i64::try_from(calls).unwrap();
     let started = Instant::now();
     fill(&journal, calls, |number| {
         let start = newest - 29 * day + step * i64::try_from(number).unwrap();
-        let mut batch = batch(number, Micros(start), &[]);
-        batch.ended = vec![batch.updates[0].call.clone()];
-        batch
+        batch(number, Micros(start), &[])
     })
     .await;
     while journal.status().await.unwrap().generations > 1 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let status = journal.status().await.unwrap();
     println!(
         "{calls} calls appended and archived in {:.1} s: {} days, {:.0} MB; {}",
@@ -274,7 +283,7 @@ fn batch(number: u64, start: Micros, routes: &[&str]) -> Batch {
         at: start,
         body: UpdateBody::Leg(Box::new(leg)),
     };
-    let payload = Payload::Webhook { event: "call.hangup".to_owned(), body: "x".repeat(600) };
+    let payload = Payload::Webhook { event: "call.hangup".to_owned(), body: body(&update) };
     let outgoing = |route: &&str| Outgoing {
         route: RouteId((*route).into()),
         id: update.id.clone(),
@@ -293,9 +302,24 @@ fn batch(number: u64, start: Micros, routes: &[&str]) -> Batch {
             },
         }],
         outbox: routes.iter().map(outgoing).collect(),
+        ended: vec![update.call.clone()],
         updates: vec![update],
         ..Batch::default()
     }
+}
+
+/// About as long and as regular as a webhook's body.
+fn body(update: &Update) -> String {
+    let UpdateBody::Leg(leg) = &update.body else { return String::new() };
+    format!(
+        "{{\"event_name\":\"call.hangup\",\"event_time\":\"2026-01-02 03:04:05\",\"call_id\":\"{}\",\"state\":\"HANGUP\",\
+         \"context\":\"LOCAL_USER\",\"destination\":\"in\",\"start_time\":\"2026-01-02 03:03:02\",\
+         \"connected_at\":\"2026-01-02 03:03:04\",\"duration\":61,\"t_cause\":\"Normal Clearing\",\"src_hash\":\"{}\",\
+         \"src_number\":\"{}\",\"src_id\":\"0\",\"src_name\":\"\\\"Caller\\\" <{}>\",\"dst_number\":\"{}\",\
+         \"dst_id\":\"10001\",\"dst_name\":\"Ana\",\"clid\":\"\\\"Caller\\\" <{}>\",\"info\":\"\",\
+         \"terminated_by\":null,\"parent_id\":null}}",
+        leg.call_id, update.call.0, leg.src.number, leg.src.number, leg.dst.number, leg.src.number
+    )
 }
 
 fn now_micros() -> u128 {

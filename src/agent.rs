@@ -12,9 +12,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::ami::{self, AmiHealth};
+use crate::ami::{self, AmiWatch};
 use crate::api::{self, ApiError, View};
-use crate::calls::Tracker;
 use crate::config::Config;
 use crate::ingest::{Ingest, IngestHealth};
 use crate::journal::{Journal, JournalError, JournalOptions};
@@ -25,10 +24,12 @@ use crate::{clock, systemd};
 const GENERATION_RECORDS: u64 = 131_072;
 /// What workers get to finish requests under way, a little above their own limit.
 const WORKERS_STOP: Duration = Duration::from_secs(7);
+/// What commands get that are being answered.
+const OTHERS_STOP: Duration = Duration::from_secs(2);
 /// How long a round trip through the journal's thread may take before the watchdog starves.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Why the agent cannot start.
+/// Why the agent cannot start, or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The journal.
@@ -37,6 +38,9 @@ pub enum StartError {
     /// The command socket.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// A task ended that should run as long as the agent.
+    #[error("a part of the agent ended unexpectedly; the log says which")]
+    Ended,
 }
 
 /// A running agent.
@@ -65,10 +69,6 @@ impl Agent {
             tracing::error!(path = %path.display(), reason = %why, "a part of the journal would not open and was put aside");
         }
         let routes = Arc::new(Routes::new(&config));
-        let (tracker, unreadable) = Tracker::restore(&config, recovered.objects, clock::now());
-        for object in unreadable {
-            tracing::error!(%object, "an open object of the journal could not be read");
-        }
         let stop = CancellationToken::new();
         let (hub, feed) = ami::feed();
         let (ingest_health, ingest_watch) = watch::channel(IngestHealth::default());
@@ -83,7 +83,7 @@ impl Agent {
             config: Arc::clone(&config),
             started: clock::now(),
             journal: journal.clone(),
-            ami: hub.health(),
+            ami: hub.watch(),
             ingest: ingest_watch,
             routes: views,
         };
@@ -94,16 +94,16 @@ impl Agent {
                 return Err(why.into());
             }
         };
-        let ticks = hub.ticks();
         let ami_stop = CancellationToken::new();
         let (ami, idle) = match config.ami.clone() {
             Some(ami) => (Some(tokio::spawn(hub.run(ami, ami_stop.clone()))), None),
             None => (None, Some(hub)),
         };
-        let ingest = Ingest::new(Arc::clone(&config), journal.clone(), routes, tracker, ingest_health);
+        let ingest =
+            Ingest::new(Arc::clone(&config), journal.clone(), routes, recovered.objects, ingest_health);
         let others = vec![
             tokio::spawn(socket),
-            tokio::spawn(watchdog(journal, ticks, view.ami.clone(), stop.clone())),
+            tokio::spawn(watchdog(journal, view.ami.clone(), stop.clone())),
             tokio::spawn(tell_systemd(view.clone(), stop.clone())),
         ];
         Ok(Self {
@@ -125,9 +125,18 @@ impl Agent {
 
     /// Waits until a part ends that should not; the process is then better started anew.
     pub async fn failed(&mut self) {
+        let worker = async {
+            match self.workers.is_empty() {
+                true => std::future::pending().await,
+                false => futures_util::future::select_all(self.workers.iter_mut()).await,
+            }
+        };
         tokio::select! {
-            _ = &mut self.ingest => {}
-            () = any(&mut self.workers) => {}
+            ended = &mut self.ingest => report("ingest", ended),
+            (ended, index, _) = worker => {
+                report("worker", ended);
+                drop(self.workers.swap_remove(index));
+            }
         }
     }
 
@@ -150,7 +159,10 @@ impl Agent {
             }
         }
         for other in self.others {
-            report("service", other.await);
+            match timeout(OTHERS_STOP, other).await {
+                Ok(ended) => report("service", ended),
+                Err(_) => tracing::warn!("a command is still being answered; it is cut off"),
+            }
         }
         self.view.journal.close().await;
     }
@@ -159,7 +171,7 @@ impl Agent {
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot start.
+/// When it cannot start, or when a part of it ended by itself.
 pub async fn run(config: Config) -> Result<(), StartError> {
     let mut agent = Agent::start(config).await?;
     systemd::ready(&summary(agent.view()));
@@ -173,7 +185,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     }
     agent.stop().await;
     tracing::info!("callpost has stopped");
-    Ok(())
+    if failed { Err(StartError::Ended) } else { Ok(()) }
 }
 
 /// Waits for SIGTERM or SIGINT.
@@ -204,23 +216,18 @@ pub(crate) async fn open_journal(
 
 /// Feeds systemd's watchdog as long as the journal's thread answers and the reader's task lives
 /// (`decisions.md` 40). A quiet night, no Asterisk or a full disk do not starve it.
-async fn watchdog(
-    journal: Journal,
-    ticks: impl Fn() -> u64,
-    ami: watch::Receiver<AmiHealth>,
-    stop: CancellationToken,
-) {
+async fn watchdog(journal: Journal, ami: AmiWatch, stop: CancellationToken) {
     let Some(every) = systemd::watchdog_every() else { return };
-    let mut seen = (ticks(), clock::now());
+    let mut seen = (ami.ticks(), clock::now());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(every) => {}
         }
-        let writer = timeout(JOURNAL_PATIENCE, journal.round_trip()).await.is_ok();
+        let writer = matches!(timeout(JOURNAL_PATIENCE, journal.round_trip()).await, Ok(Ok(())));
         let now = clock::now();
-        if ticks() != seen.0 || !ami.borrow().connected {
-            seen = (ticks(), now);
+        if ami.ticks() != seen.0 || !ami.health().connected {
+            seen = (ami.ticks(), now);
         }
         // Pings come every 20 s: three missed and the session should long have ended itself.
         let reader = now.secs_since(seen.1) < 70;
@@ -247,22 +254,15 @@ async fn tell_systemd(view: View, stop: CancellationToken) {
 
 fn summary(view: &View) -> String {
     if view.config.ami.is_none() {
-        return "not configured: write [ami] into a file in conf.d, or run `callpost setup`".to_owned();
+        return "not configured: write [ami] into a file in conf.d, and see packaging/callpost.toml"
+            .to_owned();
     }
-    let ami = view.ami.borrow();
+    let ami = view.ami.health();
     match &ami.error {
         None if ami.connected => format!("connected to Asterisk {} at {}", ami.asterisk, ami.address),
         None => format!("connecting to Asterisk at {}", ami.address),
         Some(why) => why.clone(),
     }
-}
-
-async fn any(workers: &mut [JoinHandle<()>]) {
-    if workers.is_empty() {
-        return std::future::pending().await;
-    }
-    let (ended, _, _) = futures_util::future::select_all(workers.iter_mut()).await;
-    report("worker", ended);
 }
 
 fn report(part: &'static str, ended: Result<(), tokio::task::JoinError>) {

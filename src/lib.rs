@@ -20,3 +20,4 @@ pub mod receiver;
 pub mod routes;
 pub mod sinks;
 pub mod systemd;
+mod tls;

@@ -12,8 +12,7 @@ use parsers::Micros;
 use parsers::ami::{
     Action, Banner, Codec, Event, EventKind, Frame, Kind, Malformed, Message, Response, Status,
 };
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
@@ -24,6 +23,7 @@ use tokio_util::codec::{FramedRead, FramedWrite};
 use super::AmiError;
 use super::session::FeedSender;
 use crate::config;
+use crate::tls::{TlsSettings, client_config};
 
 /// How long a connection, a banner or one answer may take.
 const STEP: Duration = Duration::from_secs(10);
@@ -293,35 +293,10 @@ async fn tls(config: &config::Ami, stream: TcpStream) -> Result<Box<dyn Stream>,
         None => host_of(&config.address).to_owned(),
     };
     let name = ServerName::try_from(host).map_err(|why| failed(why.to_string()))?;
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls_config(config)?));
+    let settings = TlsSettings { ca_file: config.ca_file.clone(), ..TlsSettings::default() };
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(client_config(&settings).map_err(failed)?));
     let stream = connector.connect(name, stream).await.map_err(|why| failed(why.to_string()))?;
     Ok(Box::new(stream))
-}
-
-fn tls_config(config: &config::Ami) -> Result<rustls::ClientConfig, AmiError> {
-    use rustls_platform_verifier::BuilderVerifierExt;
-
-    let failed = |why: String| AmiError::Tls { address: config.address.clone(), why };
-    let builder =
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|why| failed(why.to_string()))?;
-    let Some(path) = &config.ca_file else {
-        return Ok(builder
-            .with_platform_verifier()
-            .map_err(|why| failed(why.to_string()))?
-            .with_no_client_auth());
-    };
-    let unusable = |why: String| AmiError::CaFile { path: path.display().to_string(), why };
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|why| unusable(why.to_string()))? {
-        let certificate = certificate.map_err(|why| unusable(why.to_string()))?;
-        roots.add(certificate).map_err(|why| unusable(why.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(unusable("it holds no certificate".to_owned()));
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// The host of `host:port` or `[v6]:port`.

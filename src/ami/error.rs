@@ -31,14 +31,6 @@ pub enum AmiError {
         /// What the TLS library said.
         why: String,
     },
-    /// `ca_file` cannot be used.
-    #[error("ami.ca_file {path}: {why}")]
-    CaFile {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        why: String,
-    },
     /// Something else listens there.
     #[error(
         "{address} is not Asterisk's manager interface: it begins with \"{begins}\"; is this the AMI port (5038)?"
@@ -50,9 +42,7 @@ pub enum AmiError {
         begins: String,
     },
     /// AMI 1.x: Asterisk 11 or older.
-    #[error(
-        "this Asterisk speaks AMI {version}: live calls need Asterisk 13 or newer; its CDRs can still be delivered by backfill"
-    )]
+    #[error("this Asterisk speaks AMI {version}: live calls need Asterisk 13 or newer")]
     TooOld {
         /// AMI's version.
         version: String,
@@ -74,14 +64,6 @@ pub enum AmiError {
     InUse {
         /// `ami.username`.
         username: String,
-    },
-    /// An action that the agent needs is not allowed.
-    #[error("user may not run {action}: {message}; give it `write = call,reporting` in manager.conf")]
-    Denied {
-        /// The action's name.
-        action: &'static str,
-        /// Asterisk's words.
-        message: String,
     },
     /// The other side says nothing.
     #[error(

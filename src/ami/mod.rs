@@ -10,4 +10,4 @@ mod session;
 pub use capture::{CaptureError, capture};
 pub use error::AmiError;
 pub use probe::{Finding, ProbeReport, probe};
-pub use session::{AmiHealth, Feed, FeedReceiver, Hub, feed};
+pub use session::{AmiHealth, AmiWatch, Feed, FeedReceiver, Hub, feed};

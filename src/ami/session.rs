@@ -120,6 +120,39 @@ pub struct FeedReceiver {
     shared: Arc<Shared>,
 }
 
+/// How the connection fares, for those who look.
+#[derive(Clone, Debug)]
+pub struct AmiWatch {
+    health: watch::Receiver<AmiHealth>,
+    shared: Arc<Shared>,
+}
+
+impl AmiWatch {
+    /// As of now.
+    pub fn health(&self) -> AmiHealth {
+        let shared = &self.shared;
+        AmiHealth {
+            events: shared.events.load(Ordering::Relaxed),
+            malformed: shared.malformed.load(Ordering::Relaxed),
+            behind: shared.behind.load(Ordering::Relaxed) as u64,
+            ..self.health.borrow().clone()
+        }
+    }
+
+    /// Waits until it is connected, or no longer.
+    ///
+    /// # Errors
+    /// When the connection's task has ended.
+    pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.health.changed().await
+    }
+
+    /// Rises with every event and every pong: proof that the reader lives.
+    pub fn ticks(&self) -> u64 {
+        self.shared.ticks.load(Ordering::Relaxed) + self.shared.events.load(Ordering::Relaxed)
+    }
+}
+
 /// The room's task and what it says of itself.
 #[derive(Debug)]
 pub struct Hub {
@@ -138,21 +171,34 @@ pub fn feed() -> (Hub, FeedReceiver) {
 impl FeedReceiver {
     /// The next item; `None` once [`Hub::run`] has ended and all is read.
     pub async fn recv(&mut self) -> Option<Feed> {
-        let item = self.queue.recv().await;
-        self.took(item.as_ref());
-        item
+        let item = self.queue.recv().await?;
+        self.shared.took(&item);
+        Some(item)
     }
 
     /// The next item, if one waits.
     pub fn try_recv(&mut self) -> Option<Feed> {
-        let item = self.queue.try_recv().ok();
-        self.took(item.as_ref());
-        item
+        let item = self.queue.try_recv().ok()?;
+        self.shared.took(&item);
+        Some(item)
     }
 
-    fn took(&self, item: Option<&Feed>) {
-        if let Some(Feed::Event { message, .. }) = item {
-            self.shared.behind.fetch_sub(message.as_bytes().len(), Ordering::Relaxed);
+    /// Whether nothing more will come but what already waits.
+    pub fn is_ending(&self) -> bool {
+        self.queue.is_closed()
+    }
+
+    /// Asks for a new snapshot: what is known of the calls may not be all.
+    pub fn resync(&self) {
+        self.shared.booted.notify_one();
+    }
+}
+
+impl Shared {
+    /// An item is no longer in memory on its way to ingest.
+    fn took(&self, item: &Feed) {
+        if let Feed::Event { message, .. } = item {
+            self.behind.fetch_sub(message.as_bytes().len(), Ordering::Relaxed);
         }
     }
 }
@@ -192,6 +238,14 @@ impl FeedSender {
         }
     }
 
+    /// Forgets what was held for a snapshot that never came: the next one tells of it all.
+    fn discard_held(&self) {
+        let mut held = self.shared.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for item in held.take().unwrap_or_default() {
+            self.shared.took(&item);
+        }
+    }
+
     fn hold(&self) {
         let mut held = self.shared.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.get_or_insert_default();
@@ -215,14 +269,8 @@ impl Hub {
     }
 
     /// What to watch for the connection's health.
-    pub fn health(&self) -> watch::Receiver<AmiHealth> {
-        self.health.subscribe()
-    }
-
-    /// Rises with every event and every pong: proof that the reader lives.
-    pub fn ticks(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
-        let shared = Arc::clone(&self.feed.shared);
-        move || shared.ticks.load(Ordering::Relaxed) + shared.events.load(Ordering::Relaxed)
+    pub fn watch(&self) -> AmiWatch {
+        AmiWatch { health: self.health.subscribe(), shared: Arc::clone(&self.feed.shared) }
     }
 
     /// Connects, and comes back after every loss, until told to stop.
@@ -238,6 +286,7 @@ impl Hub {
                 () = stop.cancelled() => break,
                 why = session => why,
             };
+            self.feed.discard_held();
             if self.was_up() {
                 backoff = BACKOFF_MIN;
                 self.feed.release(Feed::Lost { at: now() });
@@ -253,6 +302,7 @@ impl Hub {
                 () = tokio::time::sleep(jitter(wait)) => {}
             }
         }
+        self.feed.discard_held();
         if self.was_up() {
             self.feed.release(Feed::Lost { at: now() });
         }
@@ -297,7 +347,6 @@ impl Hub {
                     Err(why) => return Err(why),
                 },
             }
-            self.health.send_modify(|health| self.count_into(health));
         }
     }
 
@@ -328,16 +377,8 @@ impl Hub {
             health.error = None;
             health.denied = denied;
             health.logins += 1;
-            self.count_into(health);
         });
         Ok(())
-    }
-
-    fn count_into(&self, health: &mut AmiHealth) {
-        let shared = &self.feed.shared;
-        health.events = shared.events.load(Ordering::Relaxed);
-        health.malformed = shared.malformed.load(Ordering::Relaxed);
-        health.behind = shared.behind.load(Ordering::Relaxed) as u64;
     }
 }
 

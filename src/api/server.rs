@@ -10,7 +10,7 @@ use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::net::{UnixListener, UnixStream};
@@ -52,7 +52,8 @@ pub async fn serve(
         .route("/tail", get(tail))
         .route("/legs", get(legs))
         .route("/trace/{call}", get(trace))
-        .with_state(view);
+        .with_state(view)
+        .layer(Extension(stop.clone()));
     Ok(async move {
         let served =
             axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
@@ -113,11 +114,15 @@ async fn trace(State(view): State<View>, UrlPath(call): UrlPath<String>) -> Resp
 
 /// Updates as they become durable, one JSON text a line. A reader that lags loses some: it looks,
 /// it is not a sink.
-async fn tail(State(view): State<View>) -> Response {
-    let lines = stream::unfold(view.journal.subscribe(), |mut updates| async move {
+async fn tail(State(view): State<View>, Extension(stop): Extension<CancellationToken>) -> Response {
+    let lines = stream::unfold((view.journal.subscribe(), stop), |(mut updates, stop)| async move {
         loop {
-            match updates.recv().await {
-                Ok(batch) => return Some((Ok::<_, Infallible>(lines(&batch)), updates)),
+            let received = tokio::select! {
+                () = stop.cancelled() => return None,
+                received = updates.recv() => received,
+            };
+            match received {
+                Ok(batch) => return Some((Ok::<_, Infallible>(lines(&batch)), (updates, stop))),
                 Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(broadcast::error::RecvError::Closed) => return None,
             }

@@ -6,7 +6,7 @@ use parsers::Micros;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::ami::AmiHealth;
+use crate::ami::{AmiHealth, AmiWatch};
 use crate::config::Config;
 use crate::ingest::IngestHealth;
 use crate::journal::{Journal, JournalError, JournalStatus, RouteId};
@@ -58,7 +58,7 @@ pub struct View {
     /// The journal.
     pub journal: Journal,
     /// The connection.
-    pub ami: watch::Receiver<AmiHealth>,
+    pub ami: AmiWatch,
     /// The tracker's way to the disk.
     pub ingest: watch::Receiver<IngestHealth>,
     /// Each route: name, kind, where to, health.
@@ -78,7 +78,7 @@ impl View {
             started: self.started,
             at: crate::clock::now(),
             configured: self.config.ami.is_some(),
-            ami: self.ami.borrow().clone(),
+            ami: self.ami.health(),
             ingest: self.ingest.borrow().clone(),
             journal,
             routes: self.routes.iter().map(route).collect(),

@@ -1,8 +1,13 @@
-//! Texts received: the `CallpostSMS` user event (text in base64, because `UserEvent()` splits at
-//! commas and raw CRLF would forge events) and those of GSM modems.
+//! Texts received: the `CallpostSMS` user event and those of GSM modems.
+//!
+//! The event's text is in base64, because `UserEvent()` splits at commas and raw CRLF would forge
+//! events; so may be the addresses, since a display name may hold a comma.
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use parsers::ami::event::ModemSms;
 
 use super::call::{CallKey, SmsUpdate, Update, UpdateBody};
@@ -29,7 +34,13 @@ impl State {
             self.out.skipped.push("CallpostSMS whose TextB64 is not base64");
             return;
         };
-        let (from, to) = (user_part(get("From")).to_owned(), user_part(get("To")).to_owned());
+        let address = |plain: &str, base64: &str| {
+            let decoded = Some(get(base64)).filter(|text| !text.is_empty()).and_then(decode_base64);
+            let text = decoded
+                .map_or_else(|| get(plain).to_owned(), |bytes| String::from_utf8_lossy(&bytes).into_owned());
+            user_part(&text).to_owned()
+        };
+        let (from, to) = (address("From", "FromB64"), address("To", "ToB64"));
         self.text(from, to, String::from_utf8_lossy(&text).into_owned());
     }
 
@@ -79,41 +90,16 @@ fn user_part(address: &str) -> &str {
     };
     let inner = inner.trim();
     let user = inner.split_once(':').map_or(inner, |(_, user)| user);
-    // Asterisk 16 cuts a UserEvent's value at its second colon
+    // what is left of an address in `${MESSAGE(from)}` of Asterisk 16
     let user = if matches!(user, "sip" | "sips" | "pjsip" | "tel") { "" } else { user };
     user.split(['@', ';']).next().unwrap_or_default()
 }
 
 /// RFC 4648 section 4, with or without padding; white space is skipped.
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> = text.trim_end_matches('=').bytes().filter(|b| !b.is_ascii_whitespace()).collect();
-    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
-    for group in digits.chunks(4) {
-        let mut bits: u32 = 0;
-        for digit in group {
-            bits = bits << 6 | u32::from(base64_value(*digit)?);
-        }
-        bits <<= 6 * (4 - group.len());
-        let [_, a, b, c] = bits.to_be_bytes();
-        match group.len() {
-            4 => bytes.extend([a, b, c]),
-            3 => bytes.extend([a, b]),
-            2 => bytes.push(a),
-            _ => return None,
-        }
-    }
-    Some(bytes)
-}
-
-fn base64_value(digit: u8) -> Option<u8> {
-    match digit {
-        b'A'..=b'Z' => Some(digit - b'A'),
-        b'a'..=b'z' => Some(digit - b'a' + 26),
-        b'0'..=b'9' => Some(digit - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    }
+    let digits: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    GeneralPurpose::new(&STANDARD, lenient).decode(digits).ok()
 }
 
 #[cfg(test)]

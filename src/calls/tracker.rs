@@ -149,11 +149,7 @@ impl State {
     fn event(&mut self, kind: &EventKind) {
         match kind {
             EventKind::Newchannel(channel) => self.announce(channel),
-            EventKind::Newstate(channel) => {
-                if self.touch(channel) && channel.state == ChannelState::Ringing {
-                    self.rings(&channel.uniqueid);
-                }
-            }
+            EventKind::Newstate(channel) => self.new_state(channel),
             EventKind::NewCallerid(channel) | EventKind::NewConnectedLine(channel) => {
                 self.touch(channel);
             }
@@ -310,7 +306,19 @@ impl State {
         }
     }
 
-    /// HangupRequest: the first one of a channel says who ended it. After state Busy it is only the
+    fn new_state(&mut self, channel: &Channel) {
+        if !self.touch(channel) {
+            return;
+        }
+        if channel.state == ChannelState::Ringing {
+            self.rings(&channel.uniqueid);
+        } else if channel.state == ChannelState::Busy {
+            // the echo of the refusal may come first
+            self.channels.edit(&channel.uniqueid, |chan| chan.hangup_request = None);
+        }
+    }
+
+    /// HangupRequest: the first one of a channel says who ended it. Around state Busy it is only the
     /// echo of a refusal by the dialplan.
     fn hangup_request(&mut self, channel: &Channel) {
         if !self.touch(channel) || channel.state == ChannelState::Busy {

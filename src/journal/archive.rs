@@ -9,8 +9,9 @@ use super::command::ArchiveFault;
 use super::encode::{StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{self, PAYLOAD_CAP, Reader, key, kind};
-use super::history::{Days, Tokens, day_of, deflate};
+use super::history::{Days, Tokens, day_of};
 use super::outbox::place_in;
+use super::pack::{self, deflate};
 use super::pool::Pool;
 use super::seek::{self, Token};
 use super::types::{DeliveryKey, TraceDelivery, TraceMessage};
@@ -18,6 +19,8 @@ use crate::calls::{CallKey, LegUpdate, Update, UpdateBody};
 
 /// Lines deflated together.
 const RUN: usize = 32 * 1024;
+/// How small the past is made.
+const LEVEL: u32 = 6;
 /// Records in one batch.
 const BATCH: usize = 256;
 
@@ -132,6 +135,7 @@ impl Archive {
         self.leave(days)?;
         for (day, tokens) in std::mem::take(&mut self.tokens) {
             seek::write(days.directory(), &day, self.generation, tokens)?;
+            days.rest(&day)?;
         }
         Ok(())
     }
@@ -173,7 +177,7 @@ impl Archive {
         let known = store.get(&key)?.and_then(Result::ok).and_then(|payload| Reader(&payload).u64());
         if known.is_none_or(|generation| generation <= self.generation) {
             let mut payload = self.generation.to_be_bytes().to_vec();
-            payload.extend_from_slice(&deflate(&leg.json));
+            payload.extend_from_slice(&deflate(&leg.json, LEVEL));
             self.put(store, key, &payload)?;
         }
         self.put(store, key::call_id_of(leg.call_id, leg.start), &[])?;
@@ -239,26 +243,15 @@ fn read_call(store: &Store, from: u64) -> Result<Option<(u64, Cluster)>, Fault> 
 impl Cluster {
     fn add(&mut self, kind: u8, key: &[u8], payload: Vec<u8>) {
         match kind {
-            kind::MESSAGE => {
-                if let Ok(message) = serde_json::from_slice::<TraceMessage>(&payload) {
-                    self.began.get_or_insert(message.at);
+            kind::MESSAGE => self.add_line(b'm', &payload, |cluster, message: &TraceMessage, _| {
+                cluster.began.get_or_insert(message.at);
+            }),
+            kind::UPDATE => self.add_line(b'u', &payload, Self::add_update),
+            kind::CDR => self.add_line(b'd', &payload, |cluster, cdr: &Cdr, _| {
+                if let Some(start) = cdr.start_epoch {
+                    cluster.began.get_or_insert(start);
                 }
-                self.lines.push((b'm', payload));
-            }
-            kind::UPDATE => {
-                if let Ok(update) = serde_json::from_slice::<Update>(&payload) {
-                    self.add_update(&update, &payload);
-                }
-                self.lines.push((b'u', payload));
-            }
-            kind::CDR => {
-                if let Ok(cdr) = serde_json::from_slice::<Cdr>(&payload)
-                    && let Some(start) = cdr.start_epoch
-                {
-                    self.began.get_or_insert(start);
-                }
-                self.lines.push((b'd', payload));
-            }
+            }),
             kind::ENTRY => {
                 if let (Some(at), Some(entry)) = (place_in(key), StoredEntry::decode(&payload)) {
                     self.entries.insert(at, entry);
@@ -271,6 +264,19 @@ impl Cluster {
             }
             _ => {}
         }
+    }
+
+    fn add_line<T: serde::de::DeserializeOwned>(
+        &mut self,
+        letter: u8,
+        packed: &[u8],
+        look: impl FnOnce(&mut Self, &T, &[u8]),
+    ) {
+        let Some(json) = pack::unpack(packed) else { return };
+        if let Ok(value) = serde_json::from_slice(&json) {
+            look(self, &value, &json);
+        }
+        self.lines.push((letter, json.into_owned()));
     }
 
     fn add_update(&mut self, update: &Update, payload: &[u8]) {
@@ -352,5 +358,5 @@ fn deflate_lines(lines: &[(u8, Vec<u8>)]) -> Vec<u8> {
         text.extend_from_slice(json);
         text.push(b'\n');
     }
-    deflate(&text)
+    deflate(&text, LEVEL)
 }

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::format::{OBJECT_PART, PAYLOAD_CAP, Reader};
+use super::pack;
 use super::types::{Batch, JournalError, Outgoing, Payload, RouteId, Settlement, TraceMessage};
 use crate::calls::{CallKey, ObjectKey, Update, UpdateId};
 
@@ -37,13 +38,13 @@ pub(super) struct Prepared {
     pub(super) bytes: usize,
 }
 
-/// One delivery: what the writer must know of it, and its JSON.
+/// One delivery: what the writer must know of it, and its packed JSON.
 #[derive(Debug)]
 pub(super) struct PreparedEntry {
     pub(super) route: RouteId,
     pub(super) call: CallKey,
     pub(super) ordered: bool,
-    pub(super) json: Vec<u8>,
+    pub(super) packed: Vec<u8>,
 }
 
 /// A delivery as stored.
@@ -77,7 +78,7 @@ impl StoredEntry {
         let mut read = Reader(bytes);
         let sequence = read.u64()?;
         let accepted = read.i64()?;
-        Some(Self { sequence, accepted, entry: serde_json::from_slice(read.0).ok()? })
+        Some(Self { sequence, accepted, entry: pack::read(read.0)? })
     }
 }
 
@@ -89,15 +90,16 @@ impl PreparedEntry {
         }
         name_fits(&entry.call.0)?;
         name_fits(&entry.route.0)?;
-        Ok(Self { route: entry.route.clone(), call: entry.call.clone(), ordered: entry.ordered, json })
+        let packed = pack::pack(json);
+        Ok(Self { route: entry.route.clone(), call: entry.call.clone(), ordered: entry.ordered, packed })
     }
 
     /// The payload of its record.
     pub(super) fn payload(&self, sequence: u64, accepted: i64) -> Vec<u8> {
-        let mut out = Vec::with_capacity(ENTRY_HEAD + self.json.len());
+        let mut out = Vec::with_capacity(ENTRY_HEAD + self.packed.len());
         out.extend_from_slice(&sequence.to_be_bytes());
         out.extend_from_slice(&accepted.to_be_bytes());
-        out.extend_from_slice(&self.json);
+        out.extend_from_slice(&self.packed);
         out
     }
 }
@@ -109,14 +111,14 @@ pub(super) fn prepare(batch: Batch) -> Result<Prepared, JournalError> {
         for call in &traced.calls {
             name_fits(&call.0)?;
         }
-        let payload = message_payload(traced.message)?;
+        let payload = pack::pack(message_payload(traced.message)?);
         out.bytes += payload.len() * traced.calls.len();
         out.records += traced.calls.len();
         out.messages.push((traced.calls, payload));
     }
     for update in batch.updates {
         name_fits(&update.call.0)?;
-        let payload = capped(json(&update)?)?;
+        let payload = pack::pack(capped(json(&update)?)?);
         out.bytes += payload.len();
         out.records += 1;
         out.updates.push(update);
@@ -124,14 +126,14 @@ pub(super) fn prepare(batch: Batch) -> Result<Prepared, JournalError> {
     }
     for (call, cdr) in batch.cdrs {
         name_fits(&call.0)?;
-        let payload = capped(json(&cdr)?)?;
+        let payload = pack::pack(capped(json(&cdr)?)?);
         out.bytes += payload.len();
         out.records += 1;
         out.cdrs.push((call, payload));
     }
     for Outgoing { route, id, call, ordered, payload } in batch.outbox {
         let entry = PreparedEntry::new(&Entry { route, id, call, ordered, payload })?;
-        out.bytes += entry.json.len();
+        out.bytes += entry.packed.len();
         out.records += 2;
         out.outbox.push(entry);
     }

@@ -42,10 +42,10 @@
 //! | `Q` route:2 | the counters of generations that are gone |
 //! | `q` route:2 | the counters of this generation |
 //! | `c` call | the call's number in this generation, 8 bytes |
-//! | `R` number:8 `m` seq:8 | JSON: an AMI message of the call |
-//! | `R` number:8 `u` seq:8 | JSON: an update of the call |
-//! | `R` number:8 `d` seq:8 | JSON: a CDR row of the call |
-//! | `R` number:8 `e` gen:8 seq:8 | JSON: a delivery of the call, never changed |
+//! | `R` number:8 `m` seq:8 | packed JSON (`pack.rs`): an AMI message of the call |
+//! | `R` number:8 `u` seq:8 | packed JSON (`pack.rs`): an update of the call |
+//! | `R` number:8 `d` seq:8 | packed JSON (`pack.rs`): a CDR row of the call |
+//! | `R` number:8 `e` gen:8 seq:8 | a delivery of the call, never changed: `Callpost-Sequence`:8 accepted:8, packed JSON |
 //! | `R` number:8 `s` gen:8 seq:8 | JSON: how its last attempt ended |
 //! | `p` route:2 gen:8 seq:8 | [`Pending`]: there while a delivery waits |
 //! | `t` route:2 next:8 gen:8 seq:8 | its predecessor, 16 bytes, or nothing; there once it was tried |

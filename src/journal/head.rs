@@ -9,6 +9,7 @@ use super::book::{Book, Chain, Generation, LiveLeg, Summary};
 use super::encode::join_object;
 use super::engine::{Checked, Fault, Store, sync_directory};
 use super::format::{self, Next, Reader, decode_counters, encode_counters, key};
+use super::pack;
 use super::pool::{Pool, generation_of};
 use super::types::RouteId;
 use super::witness::Witness;
@@ -251,7 +252,7 @@ pub(super) fn leg_update(
     let Some(call) = Reader(&place).u64() else { return Ok(None) };
     let mut last = None;
     store.scan_back(&key::records_of(call, format::kind::UPDATE), |_, payload| {
-        let update = payload.ok().and_then(|payload| serde_json::from_slice::<Update>(&payload).ok());
+        let update = payload.ok().and_then(|payload| pack::read::<Update>(&payload));
         last = update.filter(|update| match &update.body {
             UpdateBody::Leg(leg) => (leg.call_id, leg.start) == (call_id, start),
             UpdateBody::Sms(_) => false,

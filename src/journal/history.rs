@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -220,6 +219,15 @@ impl Days {
         Ok(Some(store))
     }
 
+    /// Leaves a day as it is quickest to open: sled writes its snapshot when it opens, and reads all
+    /// that was written since the last one. So this is paid here and not by who searches.
+    pub(super) fn rest(&mut self, day: &str) -> Result<(), Fault> {
+        self.open = None;
+        self.get(day, false)?;
+        self.open = None;
+        Ok(())
+    }
+
     /// Puts a damaged day aside.
     pub(super) fn put_aside(&mut self, day: &str, why: &str) -> Result<(), Fault> {
         self.open = None;
@@ -259,21 +267,6 @@ pub(super) fn disk_use(directory: &Path) -> (u64, u64) {
         .map(|entries| entries.flatten().filter(|entry| entry.path().is_dir()).count() as u64)
         .unwrap_or(0);
     (sum(directory), days)
-}
-
-/// Deflates.
-pub(super) fn deflate(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::new(6));
-    let written = encoder.write_all(bytes).and_then(|()| encoder.finish());
-    // writing into memory does not fail
-    written.unwrap_or_default()
-}
-
-/// Inflates, to at most so many bytes.
-pub(super) fn inflate(bytes: &[u8], cap: u64) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    flate2::read::DeflateDecoder::new(bytes).take(cap).read_to_end(&mut out).ok()?;
-    Some(out)
 }
 
 fn micros(duration: Duration) -> i64 {

@@ -10,8 +10,9 @@ use super::encode::{StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{PAYLOAD_CAP, Reader, key, kind};
 use super::head::{leg_update, live_update};
-use super::history::{Historian, day_of, inflate};
+use super::history::{Historian, day_of};
 use super::outbox::place_in;
+use super::pack::{self, inflate};
 use super::seek::{self, Token};
 use super::types::{HistoryFilter, LegRecord, Trace, TraceDelivery};
 use crate::calls::{CallKey, LegState, LegUpdate, Update, UpdateBody};
@@ -34,6 +35,13 @@ pub(super) fn legs(historian: &mut Historian, filter: &HistoryFilter) -> Result<
             found.live(&*historian.shared.pool.get(*head)?)?;
         }
         return Ok(found.sorted());
+    }
+    if let (Some(call_id), Some((head, _))) = (filter.call_id, generations.last()) {
+        let _synced = historian.shared.synced();
+        let live = live_update(&*historian.shared.pool.get(*head)?, call_id)?;
+        if live.is_some_and(|update| found.add(update)) {
+            return Ok(found.sorted());
+        }
     }
     // legs of a generation began before the next one was made
     let mut newer = i64::MAX;
@@ -175,7 +183,7 @@ impl Found<'_> {
         let Some(number) = call_number(store, call)? else { return Ok(()) };
         let mut updates = Vec::new();
         store.scan_back(&key::records_of(number, kind::UPDATE), |_, payload| {
-            updates.extend(payload.ok().and_then(|payload| serde_json::from_slice::<Update>(&payload).ok()));
+            updates.extend(payload.ok().and_then(|payload| pack::read::<Update>(&payload)));
             true
         })?;
         updates.into_iter().for_each(|update| {
@@ -283,9 +291,9 @@ fn trace_generation(store: &Store, call: &CallKey, trace: &mut Trace) -> Result<
     store.scan(&key::records(number), |key, payload| {
         let (Some(kind), Ok(payload)) = (key.get(9), payload) else { return true };
         match *kind {
-            kind::MESSAGE => add_line(trace, b'm', &payload),
-            kind::UPDATE => add_line(trace, b'u', &payload),
-            kind::CDR => add_line(trace, b'd', &payload),
+            kind::MESSAGE => trace.messages.extend(pack::read(&payload)),
+            kind::UPDATE => trace.updates.extend(pack::read(&payload)),
+            kind::CDR => trace.cdrs.extend(pack::read(&payload)),
             kind::ENTRY => entries.extend(place_in(key).zip(StoredEntry::decode(&payload))),
             kind::OUTCOME => outcomes.extend(place_in(key).zip(serde_json::from_slice(&payload).ok())),
             _ => {}

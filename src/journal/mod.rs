@@ -26,6 +26,7 @@ mod history;
 mod lookup;
 mod open;
 mod outbox;
+mod pack;
 mod pool;
 mod reopen;
 mod salvage;

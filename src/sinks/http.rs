@@ -14,8 +14,8 @@ use tokio::sync::OnceCell;
 use url::{Host as UrlHost, Position};
 
 use super::address::{self, Host, Refusal};
-use super::tls::{TlsSettings, client_config};
 use crate::config::Delivery;
+use crate::tls::{TlsSettings, client_config};
 
 /// Connecting takes longer than this only where nobody will answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -167,7 +167,8 @@ enum Unusable {
 fn build(settings: &Settings) -> Result<Client, Unusable> {
     let delivery = &settings.delivery;
     let host = check_url(settings)?;
-    let tls = client_config(&settings.tls).map_err(Unusable::Configuration)?;
+    let mut tls = client_config(&settings.tls).map_err(Unusable::Configuration)?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let mut headers = HeaderMap::new();
     for (name, value) in &delivery.headers {
         let (name, value) = header(name, value).map_err(Unusable::Configuration)?;

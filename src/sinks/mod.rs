@@ -6,7 +6,6 @@ mod http;
 mod nimbox;
 mod signature;
 mod sink;
-mod tls;
 mod webhook;
 
 pub use body::{render, test_body};

@@ -4,13 +4,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use callpost::ami::{self, AmiHealth, Feed, FeedReceiver};
+use callpost::ami::{self, AmiHealth, AmiWatch, Feed, FeedReceiver};
 use callpost::config;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+
+use crate::receiver::tls::Site;
 
 /// Longer than any wait of the agent, also when time is paused.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -27,8 +29,8 @@ fn config(address: SocketAddr) -> config::Ami {
 }
 
 /// One accepted connection of the scripted peer.
-struct Peer {
-    stream: BufReader<TcpStream>,
+struct Peer<S = TcpStream> {
+    stream: BufReader<S>,
 }
 
 impl Peer {
@@ -36,9 +38,12 @@ impl Peer {
         let (stream, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
         Self { stream: BufReader::new(stream) }
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     async fn say(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.unwrap();
+        self.stream.flush().await.unwrap();
     }
 
     /// The next action's name and headers; `None` when the agent hung up.
@@ -133,7 +138,7 @@ fn hangup(uniqueid: &str) -> String {
 
 struct Agent {
     feed: FeedReceiver,
-    health: watch::Receiver<AmiHealth>,
+    watch: AmiWatch,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
@@ -146,17 +151,25 @@ async fn start() -> (TcpListener, Agent) {
 
 fn start_with(config: config::Ami) -> Agent {
     let (hub, feed) = ami::feed();
-    let health = hub.health();
+    let watch = hub.watch();
     let stop = CancellationToken::new();
     let task = tokio::spawn(hub.run(config, stop.clone()));
-    Agent { feed, health, stop, task }
+    Agent { feed, watch, stop, task }
 }
 
 impl Agent {
+    async fn until(&mut self, wanted: impl Fn(&AmiHealth) -> bool) -> AmiHealth {
+        loop {
+            let health = self.watch.health();
+            if wanted(&health) {
+                return health;
+            }
+            timeout(PATIENCE, self.watch.changed()).await.unwrap().unwrap();
+        }
+    }
+
     async fn error(&mut self) -> String {
-        let health =
-            timeout(PATIENCE, self.health.wait_for(|health| health.error.is_some())).await.unwrap().unwrap();
-        health.error.clone().unwrap()
+        self.until(|health| health.error.is_some()).await.error.unwrap()
     }
 
     async fn next(&mut self) -> Feed {
@@ -186,7 +199,7 @@ async fn the_snapshot_comes_before_events_that_arrived_while_it_was_read() {
     assert_eq!(snapshot.waiting[0].wait, 7);
     let Feed::Event { event, .. } = agent.next().await else { panic!("then what was held") };
     assert!(matches!(event.kind, parsers::ami::EventKind::Hangup { .. }));
-    assert!(agent.health.borrow().connected);
+    assert!(agent.watch.health().connected);
     agent.stop().await;
 }
 
@@ -209,7 +222,31 @@ async fn a_lost_connection_is_told_once_and_made_again() {
             }
         }
     }
-    assert_eq!(agent.health.borrow().logins, 2);
+    assert_eq!(agent.watch.health().logins, 2);
+    agent.stop().await;
+}
+
+/// What came while a snapshot was read that never came is told by the next one, and only by that.
+#[tokio::test]
+async fn a_login_that_breaks_off_leaves_nothing_behind() {
+    let (listener, mut agent) = start().await;
+    let mut peer = Peer::accept(&listener).await;
+    peer.say("Asterisk Call Manager/11.0.0\r\n").await;
+    // The event that comes with the answer to Events is held.
+    peer.serve("CoreShowChannels", &[]).await;
+    drop(peer);
+    agent.error().await;
+    let mut peer = Peer::accept(&listener).await;
+    peer.say("Asterisk Call Manager/11.0.0\r\n").await;
+    peer.serve("QueueStatus", &["Events"]).await;
+    agent.until(|health| health.connected).await;
+    let mut hangups = 0;
+    while let Some(fed) = agent.feed.try_recv() {
+        if let Feed::Event { event, .. } = fed {
+            hangups += usize::from(matches!(event.kind, parsers::ami::EventKind::Hangup { .. }));
+        }
+    }
+    assert_eq!((hangups, agent.watch.health().behind), (0, 0));
     agent.stop().await;
 }
 
@@ -235,8 +272,8 @@ async fn missing_permissions_are_listed_and_live_events_still_flow() {
     peer.serve("CoreShowChannels", &["CoreSettings", "CoreStatus", "CoreShowChannels"]).await;
     while !matches!(agent.next().await, Feed::Up { snapshot: None, .. }) {}
     assert!(matches!(agent.next().await, Feed::Event { .. }));
-    agent.health.wait_for(|health| health.connected).await.unwrap();
-    let denied = agent.health.borrow().denied.join("\n");
+    agent.until(|health| health.connected).await;
+    let denied = agent.watch.health().denied.join("\n");
     assert!(denied.contains("CoreShowChannels: Permission denied"), "{denied}");
     agent.stop().await;
 }
@@ -268,7 +305,7 @@ async fn a_silent_peer_is_given_up_before_and_after_the_login() {
     tokio::time::resume();
     peer.say("Asterisk Call Manager/11.0.0\r\n").await;
     peer.serve("QueueStatus", &[]).await;
-    agent.health.wait_for(|health| health.connected).await.unwrap();
+    agent.until(|health| health.connected).await;
     // Two pings that nobody answers.
     tokio::time::pause();
     assert_eq!(peer.hear().await.unwrap()[0].1, "Ping");
@@ -285,4 +322,41 @@ async fn nobody_there_says_where_and_what_to_look_at() {
     let error = agent.error().await;
     assert!(error.contains(&free.to_string()) && error.contains("manager.conf"), "{error}");
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn tls_is_trusted_by_ca_file_and_server_name() {
+    let site = Site::new("pbx.example.com");
+    let acceptor = TlsAcceptor::from(site.server(None));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = config(listener.local_addr().unwrap());
+    config.tls = true;
+    config.ca_file = Some(site.ca_file());
+    config.server_name = Some("pbx.example.com".to_owned());
+    let mut agent = start_with(config);
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut peer = Peer { stream: BufReader::new(acceptor.accept(stream).await.unwrap()) };
+    peer.say("Asterisk Call Manager/11.0.0\r\n").await;
+    peer.serve("QueueStatus", &[]).await;
+    agent.until(|health| health.connected).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn tls_that_is_not_trusted_gives_nothing_away() {
+    let (site, another) = (Site::new("pbx.example.com"), Site::new("pbx.example.com"));
+    let acceptor = TlsAcceptor::from(site.server(None));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for (trusted, name) in [(&another, "pbx.example.com"), (&site, "other.example.com")] {
+        let mut config = config(listener.local_addr().unwrap());
+        config.tls = true;
+        config.ca_file = Some(trusted.ca_file());
+        config.server_name = Some(name.to_owned());
+        let mut agent = start_with(config);
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(acceptor.accept(stream).await.is_err());
+        let error = agent.error().await;
+        assert!(error.contains("TLS with") && error.contains("ami.ca_file"), "{error}");
+        agent.stop().await;
+    }
 }

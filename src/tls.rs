@@ -1,4 +1,4 @@
-//! TLS for sinks: TLS 1.2 or newer, ring, and a certificate that is always verified, by the
+//! TLS to Asterisk and to receivers: 1.2 or newer, ring, and a certificate that is always verified, by the
 //! system's roots, by `ca_file` in their place, or by a pinned public key.
 
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 
-/// What the configuration says about TLS for one sink.
+/// What the configuration says about TLS for one peer.
 #[derive(Clone, Debug, Default)]
 pub struct TlsSettings {
     /// In place of the system's roots.
@@ -27,7 +27,7 @@ pub struct TlsSettings {
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
-/// The client configuration, with HTTP/2 and 1.1 offered.
+/// The client configuration, without protocols to negotiate (ALPN).
 ///
 /// # Errors
 /// With what is wrong, where, and what to do.
@@ -39,18 +39,16 @@ pub fn client_config(settings: &TlsSettings) -> Result<ClientConfig, String> {
         .map_err(|e| e.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let mut config = match &settings.client {
-        None => builder.with_no_client_auth(),
+    match &settings.client {
+        None => Ok(builder.with_no_client_auth()),
         Some((cert, key)) => {
             let key_der = PrivateKeyDer::from_pem_file(key)
                 .map_err(|e| format!("client_key_file {}: {e}", key.display()))?;
             builder
                 .with_client_auth_cert(certificates(cert, "client_cert_file")?, key_der)
-                .map_err(|e| format!("client_cert_file {} and its key: {e}", cert.display()))?
+                .map_err(|e| format!("client_cert_file {} and its key: {e}", cert.display()))
         }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    }
 }
 
 fn verifier(
