@@ -17,7 +17,7 @@ use crate::asterisk;
 use crate::lab::{AMI, Lab, pause};
 use crate::real_asterisk::{beside_asterisk_in_share, config};
 use crate::sip::{Call, Phone, State};
-use crate::story::{Told, created, is_whole, told, until_created, until_told};
+use crate::story::{Told, created, is_whole, told, until_created, until_over, until_told};
 
 /// `t_cause` of what ended while nobody looked.
 const UNSEEN: &str = "Unknown (agent was disconnected)";
@@ -96,8 +96,9 @@ impl Site {
         agent.stop().await;
     }
 
-    /// This number's one create.
+    /// This number's one create, and the end of its leg: either may come first.
     async fn one_create(&self, number: &str) {
+        until_over(&self.receiver, number).await;
         until_created(&self.receiver, number).await;
         assert_eq!(created(&self.receiver, number).len(), 1, "{number}");
     }

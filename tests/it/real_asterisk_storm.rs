@@ -1,11 +1,12 @@
-//! Many calls at once on a real Asterisk, each of which must be accounted for; see `real_asterisk`.
-//! `CALLPOST_STORM=1000` makes it more than 200.
+//! Many calls at once on a real Asterisk, each of which must be accounted for, also when the agent
+//! is killed meanwhile; see `real_asterisk`. `CALLPOST_STORM=1000` makes it more than 200.
 #![expect(clippy::print_stderr, reason = "the figures are what one runs it for")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use callpost::api::AgentStatus;
 use callpost::receiver::{Options, Receiver, Request};
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -15,7 +16,7 @@ use crate::asterisk;
 use crate::lab::{Lab, pause};
 use crate::real_asterisk::{beside_asterisk_in_share, config};
 use crate::sip::{Call, Phone, State};
-use crate::story::{created, is_whole, told};
+use crate::story::{created, is_one_call, is_whole, told};
 
 /// Calls that are being set up or hung up at one moment: the phones send nothing twice, so what
 /// comes faster than Asterisk reads would be lost in a socket.
@@ -47,7 +48,7 @@ fn plans(count: usize) -> Vec<Plan> {
 #[test]
 fn each_of_many_calls_at_once_is_accounted_for() {
     beside_asterisk_in_share("2", async || {
-        let count = std::env::var("CALLPOST_STORM").map_or(200, |count| count.parse().unwrap());
+        let count = count(200);
         let plans = plans(count);
         let lab = Lab::open().await;
         lab.begin().await;
@@ -59,16 +60,10 @@ fn each_of_many_calls_at_once_is_accounted_for() {
         let before = (cpu(agent.pid()), cpu(asterisk::pid()));
 
         let begin = Instant::now();
-        play(&lab, &plans).await;
+        play(&lab, &plans, async {}).await;
         let seconds = begin.elapsed().as_secs_f64();
         lab.settle().await;
-        let busy = agent.until("done with every call", |status| {
-            let routes = &status.journal.routes;
-            let creates: u64 =
-                routes.iter().filter(|r| &*r.route.0 == "crm").map(|r| r.counters.accepted).sum();
-            creates >= count as u64 && routes.iter().all(|route| route.counters.pending == 0)
-        });
-        let status = busy.await;
+        let status = done(&mut agent, count).await;
         let after = (cpu(agent.pid()), cpu(asterisk::pid()));
 
         for plan in &plans {
@@ -117,8 +112,76 @@ fn each_of_many_calls_at_once_is_accounted_for() {
     });
 }
 
-/// All calls are up, or ring, before the first one ends.
-async fn play(lab: &Lab, plans: &[Plan]) {
+#[test]
+fn an_agent_killed_in_the_middle_of_many_calls_loses_and_doubles_none() {
+    beside_asterisk_in_share("2", async || {
+        let count = count(100);
+        let plans = plans(count);
+        let lab = Lab::open().await;
+        lab.begin().await;
+        let receiver = Receiver::start(Options::default()).await.unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let start = || Agent::start(home.path(), &config(home.path(), receiver.address()));
+        let mut agent = start();
+        agent.connected().await;
+
+        let mut last = 0;
+        let again = async {
+            // While calls are set up.
+            for _ in 0..2 {
+                for _ in 0..count {
+                    last = receiver.next(last).await.number;
+                }
+                agent.kill().await;
+                agent = start();
+                agent.connected().await;
+            }
+            agent
+        };
+        let mut agent = play(&lab, &plans, again).await;
+        lab.settle().await;
+        let status = done(&mut agent, count).await;
+
+        let mut unheard = 0;
+        for plan in &plans {
+            let all = told(&receiver, &plan.number);
+            is_one_call(&all);
+            let mut names: Vec<&str> = all.iter().map(|told| told.event.as_str()).collect();
+            if !names.contains(&"ringing") {
+                // It was answered before the agent was back, which is said.
+                assert!(names.len() == 3 && all[1].info == "recovered", "{all:#?}");
+                names.insert(1, "ringing");
+                unheard += 1;
+            }
+            let end: &[&str] = if plan.cancelled { &["missed"] } else { &["connected", "hangup"] };
+            assert_eq!(names, [&["initial", "ringing"], end].concat(), "{all:#?}");
+            assert_eq!(created(&receiver, &plan.number).len(), 1, "{}", plan.number);
+        }
+        let counts = receiver.counts();
+        assert_eq!((counts.conflicts, counts.out_of_order, counts.failed), (0, 0, 0), "{counts:?}");
+        assert_eq!((status.journal.lost, status.journal.quarantined), (0, 0));
+        eprintln!("killed: {count} calls, {unheard} whose ringing nobody heard; {counts:?}");
+        agent.stop().await;
+    });
+}
+
+fn count(quick: usize) -> usize {
+    std::env::var("CALLPOST_STORM").map_or(quick, |count| count.parse().unwrap())
+}
+
+/// Each call has its create, and nothing waits.
+async fn done(agent: &mut Agent, count: usize) -> AgentStatus {
+    let wanted = |status: &AgentStatus| {
+        let routes = &status.journal.routes;
+        let creates: u64 =
+            routes.iter().filter(|route| &*route.route.0 == "crm").map(|route| route.counters.accepted).sum();
+        creates >= count as u64 && routes.iter().all(|route| route.counters.pending == 0)
+    };
+    agent.until("done with every call", wanted).await
+}
+
+/// All calls are up, or ring, and `during` is over, before the first one ends.
+async fn play<T>(lab: &Lab, plans: &[Plan], during: impl Future<Output = T>) -> T {
     let phones = [&lab.ana, &lab.beto, &lab.carla];
     let answering = phones.into_iter().enumerate().map(|(n, phone)| {
         let plans = plans.iter().filter(|plan| plan.phone == n);
@@ -126,7 +189,7 @@ async fn play(lab: &Lab, plans: &[Plan]) {
         tokio::spawn(answer(phone.clone(), plans))
     });
     let answering: Vec<_> = answering.collect();
-    let outside: Vec<(Plan, Call)> = stream::iter(plans)
+    let outside = stream::iter(plans)
         .map(|plan| async move {
             let caller = format!("<sip:{}@127.0.0.1>", plan.number);
             let call = lab.trunk.call_for(caller.as_bytes(), &format!("556100{}", plan.phone + 1)).await;
@@ -138,8 +201,8 @@ async fn play(lab: &Lab, plans: &[Plan]) {
             (plan.clone(), call)
         })
         .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
+        .collect::<Vec<(Plan, Call)>>();
+    let (outside, result) = tokio::join!(outside, during);
     let mut inside = BTreeMap::new();
     for phone in answering {
         inside.extend(phone.await.unwrap());
@@ -162,6 +225,7 @@ async fn play(lab: &Lab, plans: &[Plan]) {
             }
         })
         .await;
+    result
 }
 
 /// Answers each call of the plans after a while, but lets ring what its caller will cancel.
