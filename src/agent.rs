@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ami::{self, AmiWatch};
 use crate::api::{self, ApiError, View};
-use crate::calls::Tracker;
 use crate::config::Config;
 use crate::ingest::{Ingest, IngestHealth};
 use crate::journal::{Journal, JournalError, JournalOptions};
@@ -25,10 +24,12 @@ use crate::{clock, systemd};
 const GENERATION_RECORDS: u64 = 131_072;
 /// What workers get to finish requests under way, a little above their own limit.
 const WORKERS_STOP: Duration = Duration::from_secs(7);
+/// What commands get that are being answered.
+const OTHERS_STOP: Duration = Duration::from_secs(2);
 /// How long a round trip through the journal's thread may take before the watchdog starves.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Why the agent cannot start.
+/// Why the agent cannot start, or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The journal.
@@ -37,6 +38,9 @@ pub enum StartError {
     /// The command socket.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// A task ended that should run as long as the agent.
+    #[error("a part of the agent ended unexpectedly; the log says which")]
+    Ended,
 }
 
 /// A running agent.
@@ -65,10 +69,6 @@ impl Agent {
             tracing::error!(path = %path.display(), reason = %why, "a part of the journal would not open and was put aside");
         }
         let routes = Arc::new(Routes::new(&config));
-        let (tracker, unreadable) = Tracker::restore(&config, recovered.objects, clock::now());
-        for object in unreadable {
-            tracing::error!(%object, "an open object of the journal could not be read");
-        }
         let stop = CancellationToken::new();
         let (hub, feed) = ami::feed();
         let (ingest_health, ingest_watch) = watch::channel(IngestHealth::default());
@@ -99,7 +99,8 @@ impl Agent {
             Some(ami) => (Some(tokio::spawn(hub.run(ami, ami_stop.clone()))), None),
             None => (None, Some(hub)),
         };
-        let ingest = Ingest::new(Arc::clone(&config), journal.clone(), routes, tracker, ingest_health);
+        let ingest =
+            Ingest::new(Arc::clone(&config), journal.clone(), routes, recovered.objects, ingest_health);
         let others = vec![
             tokio::spawn(socket),
             tokio::spawn(watchdog(journal, view.ami.clone(), stop.clone())),
@@ -124,9 +125,18 @@ impl Agent {
 
     /// Waits until a part ends that should not; the process is then better started anew.
     pub async fn failed(&mut self) {
+        let worker = async {
+            match self.workers.is_empty() {
+                true => std::future::pending().await,
+                false => futures_util::future::select_all(self.workers.iter_mut()).await,
+            }
+        };
         tokio::select! {
-            _ = &mut self.ingest => {}
-            () = any(&mut self.workers) => {}
+            ended = &mut self.ingest => report("ingest", ended),
+            (ended, index, _) = worker => {
+                report("worker", ended);
+                drop(self.workers.swap_remove(index));
+            }
         }
     }
 
@@ -149,7 +159,10 @@ impl Agent {
             }
         }
         for other in self.others {
-            report("service", other.await);
+            match timeout(OTHERS_STOP, other).await {
+                Ok(ended) => report("service", ended),
+                Err(_) => tracing::warn!("a command is still being answered; it is cut off"),
+            }
         }
         self.view.journal.close().await;
     }
@@ -158,7 +171,7 @@ impl Agent {
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot start.
+/// When it cannot start, or when a part of it ended by itself.
 pub async fn run(config: Config) -> Result<(), StartError> {
     let mut agent = Agent::start(config).await?;
     systemd::ready(&summary(agent.view()));
@@ -172,7 +185,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     }
     agent.stop().await;
     tracing::info!("callpost has stopped");
-    Ok(())
+    if failed { Err(StartError::Ended) } else { Ok(()) }
 }
 
 /// Waits for SIGTERM or SIGINT.
@@ -187,7 +200,10 @@ pub async fn asked_to_stop() {
     }
 }
 
-async fn open_journal(config: &Config) -> Result<(Journal, crate::journal::Recovered), JournalError> {
+/// Opens the journal of this configuration.
+pub(crate) async fn open_journal(
+    config: &Config,
+) -> Result<(Journal, crate::journal::Recovered), JournalError> {
     let options = JournalOptions {
         directory: config.journal.directory.clone(),
         max_size: config.journal.max_size,
@@ -208,7 +224,7 @@ async fn watchdog(journal: Journal, ami: AmiWatch, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(every) => {}
         }
-        let writer = timeout(JOURNAL_PATIENCE, journal.round_trip()).await.is_ok();
+        let writer = matches!(timeout(JOURNAL_PATIENCE, journal.round_trip()).await, Ok(Ok(())));
         let now = clock::now();
         if ami.ticks() != seen.0 || !ami.health().connected {
             seen = (ami.ticks(), now);
@@ -238,7 +254,8 @@ async fn tell_systemd(view: View, stop: CancellationToken) {
 
 fn summary(view: &View) -> String {
     if view.config.ami.is_none() {
-        return "not configured: write [ami] into a file in conf.d, or run `callpost setup`".to_owned();
+        return "not configured: write [ami] into a file in conf.d, and see packaging/callpost.toml"
+            .to_owned();
     }
     let ami = view.ami.health();
     match &ami.error {
@@ -246,14 +263,6 @@ fn summary(view: &View) -> String {
         None => format!("connecting to Asterisk at {}", ami.address),
         Some(why) => why.clone(),
     }
-}
-
-async fn any(workers: &mut [JoinHandle<()>]) {
-    if workers.is_empty() {
-        return std::future::pending().await;
-    }
-    let (ended, _, _) = futures_util::future::select_all(workers.iter_mut()).await;
-    report("worker", ended);
 }
 
 fn report(part: &'static str, ended: Result<(), tokio::task::JoinError>) {

@@ -42,9 +42,7 @@ pub enum AmiError {
         begins: String,
     },
     /// AMI 1.x: Asterisk 11 or older.
-    #[error(
-        "this Asterisk speaks AMI {version}: live calls need Asterisk 13 or newer; its CDRs can still be delivered by backfill"
-    )]
+    #[error("this Asterisk speaks AMI {version}: live calls need Asterisk 13 or newer")]
     TooOld {
         /// AMI's version.
         version: String,
@@ -66,14 +64,6 @@ pub enum AmiError {
     InUse {
         /// `ami.username`.
         username: String,
-    },
-    /// An action that the agent needs is not allowed.
-    #[error("user may not run {action}: {message}; give it `write = call,reporting` in manager.conf")]
-    Denied {
-        /// The action's name.
-        action: &'static str,
-        /// Asterisk's words.
-        message: String,
     },
     /// The other side says nothing.
     #[error(

@@ -171,21 +171,34 @@ pub fn feed() -> (Hub, FeedReceiver) {
 impl FeedReceiver {
     /// The next item; `None` once [`Hub::run`] has ended and all is read.
     pub async fn recv(&mut self) -> Option<Feed> {
-        let item = self.queue.recv().await;
-        self.took(item.as_ref());
-        item
+        let item = self.queue.recv().await?;
+        self.shared.took(&item);
+        Some(item)
     }
 
     /// The next item, if one waits.
     pub fn try_recv(&mut self) -> Option<Feed> {
-        let item = self.queue.try_recv().ok();
-        self.took(item.as_ref());
-        item
+        let item = self.queue.try_recv().ok()?;
+        self.shared.took(&item);
+        Some(item)
     }
 
-    fn took(&self, item: Option<&Feed>) {
-        if let Some(Feed::Event { message, .. }) = item {
-            self.shared.behind.fetch_sub(message.as_bytes().len(), Ordering::Relaxed);
+    /// Whether nothing more will come but what already waits.
+    pub fn is_ending(&self) -> bool {
+        self.queue.is_closed()
+    }
+
+    /// Asks for a new snapshot: what is known of the calls may not be all.
+    pub fn resync(&self) {
+        self.shared.booted.notify_one();
+    }
+}
+
+impl Shared {
+    /// An item is no longer in memory on its way to ingest.
+    fn took(&self, item: &Feed) {
+        if let Feed::Event { message, .. } = item {
+            self.behind.fetch_sub(message.as_bytes().len(), Ordering::Relaxed);
         }
     }
 }
@@ -222,6 +235,14 @@ impl FeedSender {
             Some(held) => held.push(item),
             // Ingest is gone only when the agent stops.
             None => drop(self.queue.send(item)),
+        }
+    }
+
+    /// Forgets what was held for a snapshot that never came: the next one tells of it all.
+    fn discard_held(&self) {
+        let mut held = self.shared.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for item in held.take().unwrap_or_default() {
+            self.shared.took(&item);
         }
     }
 
@@ -265,6 +286,7 @@ impl Hub {
                 () = stop.cancelled() => break,
                 why = session => why,
             };
+            self.feed.discard_held();
             if self.was_up() {
                 backoff = BACKOFF_MIN;
                 self.feed.release(Feed::Lost { at: now() });
@@ -280,6 +302,7 @@ impl Hub {
                 () = tokio::time::sleep(jitter(wait)) => {}
             }
         }
+        self.feed.discard_held();
         if self.was_up() {
             self.feed.release(Feed::Lost { at: now() });
         }

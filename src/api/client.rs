@@ -3,14 +3,17 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+use super::past::{CallName, CallTrace, LegsQuery};
 use super::types::AgentStatus;
 use crate::calls::Update;
+use crate::journal::LegRecord;
 
-/// One answer's size; a status is a few KiB.
-const MAX_ANSWER: u64 = 16 << 20;
+/// One answer's size. A status is a few KiB, a leg 1 KiB, and a long trace a few MiB.
+const MAX_ANSWER: u64 = 64 << 20;
 /// One line of a stream.
 const MAX_LINE: u64 = 64 << 10;
 
@@ -33,6 +36,9 @@ pub enum ClientError {
         "permission denied for {0}: run this as root, or as a member of the group callpost (`adduser USER callpost`, then log in again)"
     )]
     Denied(PathBuf),
+    /// It was understood, but there is no such thing, or not one alone.
+    #[error("{0}")]
+    NotFound(String),
     /// Anything else.
     #[error("the agent at {path} did not answer as expected: {why}")]
     Failed {
@@ -54,10 +60,24 @@ impl Client {
     /// # Errors
     /// When none runs, or it may not be asked.
     pub async fn status(&self) -> Result<AgentStatus, ClientError> {
-        let mut text = Vec::new();
-        let body = self.get("/status").await?;
-        body.take(MAX_ANSWER).read_to_end(&mut text).await.map_err(|why| self.failed(why))?;
-        serde_json::from_slice(&text).map_err(|why| self.failed(why))
+        self.value("/status").await
+    }
+
+    /// Legs, live or past, newest first.
+    ///
+    /// # Errors
+    /// When no agent runs, or it may not be asked.
+    pub async fn legs(&self, query: &LegsQuery) -> Result<Vec<LegRecord>, ClientError> {
+        self.value(&format!("/legs?{}", query.text())).await
+    }
+
+    /// All that is known of one call.
+    ///
+    /// # Errors
+    /// When no agent runs, or it may not be asked; [`ClientError::NotFound`] when no call, or not
+    /// one alone, has that name.
+    pub async fn trace(&self, call: &CallName) -> Result<CallTrace, ClientError> {
+        self.value(&format!("/trace/{call}")).await
     }
 
     /// Updates as they happen, until the agent stops or `each` says no.
@@ -80,6 +100,13 @@ impl Client {
         }
     }
 
+    async fn value<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let mut text = Vec::new();
+        let body = self.get(path).await?;
+        body.take(MAX_ANSWER).read_to_end(&mut text).await.map_err(|why| self.failed(why))?;
+        serde_json::from_slice(&text).map_err(|why| self.failed(why))
+    }
+
     /// Asks in HTTP/1.0, whose answers end with the connection and come unchunked: all that a
     /// local socket needs.
     async fn get(&self, path: &str) -> Result<BufReader<UnixStream>, ClientError> {
@@ -95,12 +122,15 @@ impl Client {
                 return Err(self.failed("the answer was cut off"));
             }
         }
-        if head.split(' ').nth(1) == Some("200") {
+        let status = head.split(' ').nth(1);
+        if status == Some("200") {
             return Ok(stream);
         }
         let mut why = String::new();
         stream.take(MAX_LINE).read_to_string(&mut why).await.map_err(|why| self.failed(why))?;
-        Err(self.failed(why))
+        // an agent of another version answers an unknown path with nothing
+        let found = !matches!(status, Some("404" | "409")) || why.is_empty();
+        Err(if found { self.failed(why) } else { ClientError::NotFound(why) })
     }
 
     fn refused(&self, why: &std::io::Error) -> ClientError {

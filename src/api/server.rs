@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, Path as UrlPath, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -18,6 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::past::{CallName, FindError, LegsQuery, find};
 use super::types::View;
 use crate::calls::Update;
 
@@ -50,8 +51,13 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<impl Future<Output = ()>, ApiError> {
     let listener = bind(&path).await?;
-    let router = Router::new().route("/status", get(status)).route("/tail", get(tail));
-    let router = router.layer(Extension(stop.clone())).with_state(view);
+    let router = Router::new()
+        .route("/status", get(status))
+        .route("/tail", get(tail))
+        .route("/legs", get(legs))
+        .route("/trace/{call}", get(trace))
+        .layer(Extension(stop.clone()))
+        .with_state(view);
     Ok(async move {
         let stopped = stop.clone();
         let served =
@@ -88,6 +94,33 @@ async fn status(State(view): State<View>) -> Response {
     match view.status().await {
         Ok(status) => Json(status).into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why.to_string()).into_response(),
+    }
+}
+
+/// Legs, newest first, as a JSON array.
+async fn legs(State(view): State<View>, Query(query): Query<LegsQuery>) -> Response {
+    match query.ask(&view.journal).await {
+        Ok(legs) => Json(legs).into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why.to_string()).into_response(),
+    }
+}
+
+/// All that is known of one call.
+async fn trace(State(view): State<View>, UrlPath(call): UrlPath<String>) -> Response {
+    let name = match call.parse::<CallName>() {
+        Ok(name) => name,
+        Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
+    };
+    match find(&view.journal, &name).await {
+        Ok(trace) => Json(trace).into_response(),
+        Err(why) => {
+            let status = match why {
+                FindError::Unknown(_) => StatusCode::NOT_FOUND,
+                FindError::Several { .. } => StatusCode::CONFLICT,
+                FindError::Journal(_) => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            (status, why.to_string()).into_response()
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use clap::builder::styling::AnsiColor;
 use clap::{Args, Parser, Subcommand};
 use url::Url;
 
+use crate::api::{CallName, MOST_LEGS};
 use crate::config::{DEFAULT_FILE, duration};
 
 const STYLES: Styles = Styles::styled()
@@ -60,6 +61,10 @@ pub(super) enum Command {
     Number(Number),
     /// How the running agent stands: connection, journal, routes
     Status(Status),
+    /// Calls, live or past: who with whom, how it went, and what to give to trace
+    Calls(Calls),
+    /// One call in full: its channels, what happened between them, what was sent and what came back
+    Trace(Trace),
     /// Updates as they happen
     Tail(Tail),
     /// Save a live AMI stream, secrets removed, for a bug report; Ctrl-C ends it
@@ -106,6 +111,38 @@ pub(super) struct Demo {
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Calls {
+    /// Only those that go on now
+    #[arg(long)]
+    pub live: bool,
+    /// Only those from or to this number, exactly as shown
+    #[arg(long, value_name = "NUMBER")]
+    pub number: Option<String>,
+    /// Only those that began in this time, as 2h
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub since: Option<Duration>,
+    /// At most so many legs
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = limit)]
+    pub limit: usize,
+    /// Draw with ASCII alone, as it is done where the locale is not UTF-8
+    #[arg(long)]
+    pub ascii: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Trace {
+    /// A call_id, a src_hash, or the beginning of one, as `callpost calls` shows them
+    pub call: CallName,
+    /// Draw with ASCII alone, as it is done where the locale is not UTF-8
+    #[arg(long)]
+    pub ascii: bool,
     #[command(flatten)]
     pub output: Output,
 }
@@ -168,6 +205,11 @@ fn speed(text: &str) -> Result<f64, String> {
 
 fn time(text: &str) -> Result<Duration, String> {
     duration(text).ok_or_else(|| "not a duration, as 50ms or 2s".to_owned())
+}
+
+fn limit(text: &str) -> Result<usize, String> {
+    let limit = text.parse::<usize>().map_err(|_| "not a number".to_owned())?;
+    if (1..=MOST_LEGS).contains(&limit) { Ok(limit) } else { Err(format!("not from 1 to {MOST_LEGS}")) }
 }
 
 fn field(text: &str) -> Result<(String, String), String> {

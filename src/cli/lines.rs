@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use parsers::Micros;
 
+use super::ladder::clean;
 use super::out::{paint, style};
 use crate::calls::{Context, EventName, Update, UpdateBody};
 use crate::receiver::{Received, Request};
@@ -69,7 +70,7 @@ impl Lines {
     pub fn line(&mut self, received: &Received) -> String {
         let request = &received.request;
         let (kind, event, colour) = heading(request);
-        let mut details = vec![detail(request)];
+        let mut details = vec![clean(&detail(request))];
         if received.again {
             details.push("again".to_owned());
         }
@@ -82,7 +83,7 @@ impl Lines {
             index,
             kind,
             paint(colour, format!("{event:<EVENT_WIDTH$}")),
-            &parties(request),
+            &clean(&parties(request)),
             &details,
         )
     }
@@ -123,8 +124,8 @@ impl Lines {
             Some(index),
             "update",
             paint(colour, format!("{short:<EVENT_WIDTH$}")),
-            &parties,
-            &[detail],
+            &clean(&parties),
+            &[clean(&detail)],
         )
     }
 
@@ -218,7 +219,7 @@ fn party(request: &Request, side: &str) -> String {
     named(request.text(&format!("{side}_name")), number)
 }
 
-fn named(name: &str, number: &str) -> String {
+pub(super) fn named(name: &str, number: &str) -> String {
     let name = name.split(" <").next().unwrap_or(name).trim_matches('"');
     match (name, number) {
         ("", "") => "?".to_owned(),

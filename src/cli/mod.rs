@@ -2,20 +2,26 @@
 //! terminals, pipes and closed pipes; what they log goes to stderr.
 
 mod args;
+mod calls;
 mod capture;
 mod check;
 mod demo;
 mod exit;
+mod ladder;
+mod leg;
 mod lines;
 mod log;
 mod number;
 mod out;
+mod past;
 mod program;
 mod receive;
 mod status;
 mod tail;
+mod trace;
 
 pub use exit::{CliError, Done};
+pub use ladder::{Line, Look, ladder};
 pub use lines::Lines;
 pub use out::{Out, paint, style};
 pub use program::main;

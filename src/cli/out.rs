@@ -6,6 +6,8 @@ use std::io::{self, IsTerminal, Write};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use super::ladder::Line;
+
 /// The styles, few and always the same.
 pub mod style {
     use anstyle::{AnsiColor, Style};
@@ -23,6 +25,9 @@ pub mod style {
     /// Names: routes, calls.
     pub const NAME: Style = AnsiColor::Cyan.on_default();
 }
+
+/// Columns of a picture that goes into a pipe or a file.
+const PIPE_WIDTH: u16 = 120;
 
 /// One command's output.
 #[derive(Debug)]
@@ -57,6 +62,25 @@ impl Out {
         self.stream.flush()
     }
 
+    /// Styled lines; in ASCII alone where that is asked for, or where the locale has no more.
+    ///
+    /// # Errors
+    /// When the reader has gone away.
+    pub(super) fn lines(&mut self, lines: Vec<Line>, ascii: bool) -> io::Result<()> {
+        let ascii = ascii || !is_utf8(|name| std::env::var(name).ok());
+        for line in lines {
+            self.line(if ascii { line.ascii() } else { line })?;
+        }
+        Ok(())
+    }
+
+    /// Columns there are: the terminal's; else what `COLUMNS` says, or enough to read well.
+    pub(super) fn width(&self) -> usize {
+        let terminal = if self.terminal { Table::new().width() } else { None };
+        let asked = || std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+        usize::from(terminal.or_else(asked).unwrap_or(PIPE_WIDTH))
+    }
+
     /// One value as a JSON line.
     ///
     /// # Errors
@@ -87,6 +111,16 @@ impl Out {
     }
 }
 
+/// Whether the locale has more than ASCII, as setlocale(3) finds it. Where nothing says, it has:
+/// pipes and minimal containers set none.
+fn is_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let set = |name: &&str| variable(name).filter(|value| !value.is_empty());
+    ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(set).is_none_or(|locale| {
+        let locale = locale.to_ascii_lowercase();
+        locale.ends_with("utf-8") || locale.ends_with("utf8")
+    })
+}
+
 /// `1 event`, `2 events`.
 pub(super) fn plural(count: u64, one: &str, more: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { more })
@@ -95,4 +129,19 @@ pub(super) fn plural(count: u64, one: &str, more: &str) -> String {
 /// Styled text: `paint(style::GOOD, "connected")`.
 pub fn paint(style: anstyle::Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_the_locale_variables_that_is_set_decides() {
+        let is = |set: &[(&str, &str)]| {
+            is_utf8(|name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+        };
+        assert!(is(&[]) && is(&[("LANG", "")]));
+        assert!(is(&[("LANG", "es_VE.UTF-8")]) && is(&[("LC_ALL", "C.utf8"), ("LANG", "C")]));
+        assert!(!is(&[("LANG", "C")]) && !is(&[("LC_CTYPE", "es_VE.ISO-8859-1"), ("LANG", "C.UTF-8")]));
+    }
 }

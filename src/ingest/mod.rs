@@ -5,3 +5,4 @@ mod pipeline;
 mod trace;
 
 pub use pipeline::{Ingest, IngestHealth};
+pub use trace::trace_message;

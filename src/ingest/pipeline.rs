@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::trace::trace_message;
 use crate::ami::{Feed, FeedReceiver};
-use crate::calls::{CdrSource, Input, Step, Tracker};
+use crate::calls::{CdrSource, Input, ObjectKey, Step, Tracker};
 use crate::clock;
 use crate::config::Config;
 use crate::journal::{Batch, Journal, JournalError, RouteId, Traced};
@@ -24,6 +24,8 @@ const MAX_RECORDS: usize = 256;
 const REBUILD_MIN: Duration = Duration::from_millis(100);
 /// Longest wait after a failed commit.
 const REBUILD_MAX: Duration = Duration::from_secs(5);
+/// How long a stop waits for a disk that refuses.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// Arrivals whose way to the disk is remembered for the percentiles.
 const LAGS: usize = 1024;
 
@@ -52,6 +54,11 @@ pub struct Ingest {
     routes: Arc<Routes>,
     tracker: Tracker,
     gathered: Gathered,
+    /// Number of the last batch made, kept in the journal with it.
+    number: u64,
+    /// The last commit failed: nothing new is taken until one succeeds, so that what waits is
+    /// bounded by the feed.
+    failing: bool,
     lags: Lags,
     health: watch::Sender<IngestHealth>,
 }
@@ -73,23 +80,27 @@ struct Gathered {
 type Commit = Pin<Box<dyn Future<Output = Result<(), JournalError>> + Send>>;
 
 impl Ingest {
-    /// With a tracker as the journal has it.
+    /// With the open objects as the journal has them.
     pub fn new(
         config: Arc<Config>,
         journal: Journal,
         routes: Arc<Routes>,
-        tracker: Tracker,
+        objects: Vec<(ObjectKey, Vec<u8>)>,
         health: watch::Sender<IngestHealth>,
     ) -> Self {
-        Self {
+        let mut ingest = Self {
+            tracker: Tracker::new(&config),
             config,
             journal,
             routes,
-            tracker,
             gathered: Gathered::default(),
+            number: 0,
+            failing: false,
             lags: Lags::default(),
             health,
-        }
+        };
+        ingest.restore(objects);
+        ingest
     }
 
     /// Runs until the feed ends and everything gathered is on disk.
@@ -102,30 +113,42 @@ impl Ingest {
                     return;
                 }
             }
-            if open {
+            if open && !self.failing {
                 self.gather_more(&mut feed);
             }
             let flying = std::mem::take(&mut self.gathered);
             let mut commit = self.commit(flying.batch);
             let committed = loop {
                 tokio::select! {
+                    biased;
                     result = &mut commit => break result,
-                    gathered = self.gather_one(&mut feed), if open && self.has_room() => open = gathered,
+                    gathered = self.gather_one(&mut feed), if open && !self.failing && self.has_room() => {
+                        open = gathered;
+                    }
                 }
             };
             drop(commit);
             match committed {
-                Ok(()) => self.committed(&flying.fed, flying.updates),
-                Err(why) => self.rebuild(flying.fed, &why).await,
+                Ok(()) => {
+                    self.failing = false;
+                    self.committed(&flying.fed, flying.updates);
+                }
+                Err(why) => {
+                    if !self.rebuild(flying.fed, &why, &feed).await {
+                        return;
+                    }
+                }
             }
         }
     }
 
-    fn commit(&self, batch: Batch) -> Commit {
+    fn commit(&mut self, mut batch: Batch) -> Commit {
         // A step without effect costs no flush.
         if batch.is_empty() {
             return Box::pin(std::future::ready(Ok(())));
         }
+        self.number += 1;
+        batch.objects.push((batch_number(), Some(self.number.to_string().into_bytes())));
         let journal = self.journal.clone();
         Box::pin(async move { journal.append(batch).await })
     }
@@ -143,6 +166,8 @@ impl Ingest {
             }
         };
         tokio::select! {
+            // What already happened goes before what time alone would decide.
+            biased;
             item = feed.recv() => match item {
                 Some(item) => self.feed(Fed::Item(item)),
                 None => return false,
@@ -203,34 +228,95 @@ impl Ingest {
         });
     }
 
-    /// The tracker as the journal has it, fed again what is not on disk.
-    async fn rebuild(&mut self, lost: Vec<Fed>, why: &JournalError) {
-        tracing::error!(reason = %why, "a commit failed; calls wait in memory and will be journalled again");
-        self.health.send_modify(|health| health.rebuilds += 1);
-        let mut again = lost;
-        again.append(&mut std::mem::take(&mut self.gathered).fed);
-        let mut wait = REBUILD_MIN;
-        let objects = loop {
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(REBUILD_MAX);
-            match self.journal.objects().await {
-                Ok(objects) => break objects,
-                Err(JournalError::Closed) => {
-                    tracing::error!("the journal stopped with events not yet on disk");
-                    return;
-                }
-                Err(why) => tracing::error!(reason = %why, "the journal cannot be read"),
-            }
-        };
+    /// The tracker as the journal has it.
+    fn restore(&mut self, mut objects: Vec<(ObjectKey, Vec<u8>)>) {
+        let name = batch_number();
+        let number = objects.iter().position(|(key, _)| *key == name).map(|at| objects.swap_remove(at).1);
+        let number = number.and_then(|text| String::from_utf8(text).ok()?.parse().ok());
+        self.number = number.unwrap_or_default();
         let (tracker, unreadable) = Tracker::restore(&self.config, objects, clock::now());
         self.tracker = tracker;
         for object in unreadable {
             tracing::error!(%object, "an open object of the journal could not be read");
         }
+    }
+
+    /// The tracker as the journal has it, fed again what is not on disk. False when that will never
+    /// be: the journal has stopped, or the agent is to stop and the disk still refuses.
+    async fn rebuild(&mut self, lost: Vec<Fed>, why: &JournalError, feed: &FeedReceiver) -> bool {
+        tracing::error!(reason = %why, "a commit failed; calls wait in memory and will be journalled again");
+        self.health.send_modify(|health| health.rebuilds += 1);
+        self.failing = true;
+        // What the journal lost of open calls, Asterisk still knows.
+        feed.resync();
+        let number = self.number;
+        let mut gathered = std::mem::take(&mut self.gathered).fed;
+        let began = tokio::time::Instant::now();
+        let mut wait = REBUILD_MIN;
+        loop {
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(REBUILD_MAX);
+            match self.journal.objects().await {
+                Ok(objects) => {
+                    self.restore(objects);
+                    break;
+                }
+                Err(JournalError::Closed) => {
+                    tracing::error!("the journal stopped with events not yet on disk");
+                    return false;
+                }
+                Err(why) => tracing::error!(reason = %why, "the journal cannot be read"),
+            }
+            if feed.is_ending() && began.elapsed() > STOP_PATIENCE {
+                tracing::error!(inputs = lost.len() + gathered.len(), "stopping with events not on disk");
+                return false;
+            }
+        }
+        // The batch may be on disk although its answer was an error.
+        let mut again = if self.number == number { Vec::new() } else { lost };
+        again.append(&mut gathered);
+        if matches!(why, JournalError::TooLarge(_)) {
+            return self.append_singly(again, feed).await;
+        }
         for fed in again {
             self.feed(fed);
         }
+        true
     }
+
+    /// Appends each input's batch by itself, and of one that the journal will never take only what
+    /// the tracker needs: one hostile text costs itself alone.
+    async fn append_singly(&mut self, inputs: Vec<Fed>, feed: &FeedReceiver) -> bool {
+        let mut inputs = inputs.into_iter();
+        while let Some(fed) = inputs.next() {
+            self.feed(fed);
+            let Gathered { mut batch, fed, updates } = std::mem::take(&mut self.gathered);
+            let mut appended = self.commit(batch.clone()).await;
+            if let Err(JournalError::TooLarge(bytes)) = appended {
+                tracing::error!(bytes, "an update is too large for the journal and was left out");
+                batch.messages.clear();
+                batch.updates.clear();
+                batch.cdrs.clear();
+                batch.outbox.clear();
+                batch.skipped.push((RouteId("".into()), "too large for the journal".to_owned()));
+                appended = self.commit(batch).await;
+            }
+            match appended {
+                Ok(()) => self.committed(&fed, updates),
+                Err(JournalError::Closed) => return false,
+                Err(why) => {
+                    let rest = fed.into_iter().chain(inputs).collect();
+                    return Box::pin(self.rebuild(rest, &why, feed)).await;
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Where the number of the last batch stands among the open objects.
+fn batch_number() -> ObjectKey {
+    ObjectKey("#batch".into())
 }
 
 /// Puts what the tracker said into the batch, with what routes want of it.

@@ -95,7 +95,7 @@ const KEPT: [&str; 60] = [
 ];
 
 /// The message as its call's trace keeps it.
-pub(super) fn trace_message(message: &Message, at: Micros) -> TraceMessage {
+pub fn trace_message(message: &Message, at: Micros) -> TraceMessage {
     let mut headers = Vec::new();
     for (key, _) in message.headers().skip(1) {
         let Ok(key) = std::str::from_utf8(key) else { continue };

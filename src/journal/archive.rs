@@ -135,6 +135,7 @@ impl Archive {
         self.leave(days)?;
         for (day, tokens) in std::mem::take(&mut self.tokens) {
             seek::write(days.directory(), &day, self.generation, tokens)?;
+            days.rest(&day)?;
         }
         Ok(())
     }

@@ -192,9 +192,7 @@ pub(super) fn was_refused(last: &Settlement) -> bool {
 fn pause(outcome: &Outcome, now: Micros) -> Pause {
     let remedy = match outcome.class {
         Class::Moved => "set url to where the receiver is now; callpost follows no redirect",
-        Class::Gone => {
-            "ask the receiver's owner; then `callpost reload`, or set enabled = false on this sink"
-        }
+        Class::Gone => "ask the receiver's owner; then restart callpost, or set enabled = false on this sink",
         Class::Certificate => {
             "renew the receiver's certificate, or name its authority in ca_file, or its key in pin"
         }

@@ -200,12 +200,14 @@ fn utc(at: Micros) -> String {
     }
 }
 
-/// The text, with each value cut shorter until it fits.
+/// The text, with each value cut shorter until it fits. It is kept as a text within JSON, where its
+/// quotes and backslashes count twice.
 fn bounded(body: impl Fn(usize) -> String) -> String {
+    let kept = |text: &str| text.len() + text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
     let mut most = MOST;
     loop {
         let text = body(most);
-        if text.len() <= MOST || most == 0 {
+        if kept(&text) <= MOST || most == 0 {
             return text;
         }
         most /= 2;
@@ -356,6 +358,22 @@ mod tests {
         let (event, body) = render(&webhook(&["sms.received"]), &update).unwrap_or_default();
         assert_eq!(event, "sms.received");
         insta::assert_snapshot!(body, @r#"{"id":"uk003.608920d55f7ac3.77053295","event_time":"2021-04-28 08:46:13","event_name":"sms.received","customer_id":17,"user_id":null,"from_no":"+584145550100","to_no":"02125550101","text":"¿mañana?\n\"sí\""}"#);
+    }
+
+    #[test]
+    fn a_text_of_quotes_fits_into_the_journal_where_each_counts_twice() {
+        let sms = SmsUpdate {
+            customer_id: 17,
+            user_id: None,
+            from: "\"".repeat(256),
+            to: "\\".repeat(256),
+            text: "\"".repeat(4096),
+        };
+        let update = update(UpdateBody::Sms(sms));
+        let (_, body) = render(&webhook(&["sms.received"]), &update).unwrap_or_default();
+        assert!(body.contains("sms.received"));
+        let kept = serde_json::to_string(&body).unwrap_or_default();
+        assert!(kept.len() < 13 * 1024, "{} bytes", kept.len());
     }
 
     #[test]

@@ -219,7 +219,7 @@ fn messages(errors: &serde_json::Value) -> String {
         Value::String(text) => text.clone(),
         other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_)) => other.to_string(),
     };
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// NiMbox's documentation says that a second create is not made, not how it answers one. These say

@@ -131,6 +131,11 @@ impl Sink {
     }
 }
 
+/// Characters kept of a refusal's reasons.
+const MAX_WHY: usize = 400;
+/// Bytes kept of an answer.
+const MAX_EXCERPT: usize = 1024;
+
 /// What an exchange means. `redact` takes the sink's secrets out of a text.
 pub fn classify(kind: Kind, exchange: Result<Answer, Failure>, redact: impl Fn(&str) -> String) -> Outcome {
     let answer = match exchange {
@@ -151,7 +156,8 @@ pub fn classify(kind: Kind, exchange: Result<Answer, Failure>, redact: impl Fn(&
             Kind::Webhook => (Class::Delivered, String::new()),
             Kind::Nimbox => {
                 let (class, why) = super::nimbox::read_answer(&answer);
-                (class, redact(&why))
+                // Redacted before it is cut: half a secret would not be recognised.
+                (class, redact(&why).chars().take(MAX_WHY).collect())
             }
         },
         status => by_status(status),
@@ -160,7 +166,7 @@ pub fn classify(kind: Kind, exchange: Result<Answer, Failure>, redact: impl Fn(&
         class,
         status: Some(answer.status),
         why,
-        answer: redact(&excerpt(&answer.body)),
+        answer: excerpt(&redact(&String::from_utf8_lossy(&answer.body))),
         retry_after: answer.retry_after,
     }
 }
@@ -184,11 +190,8 @@ fn by_status(status: u16) -> (Class, String) {
 }
 
 /// The first 1 KiB as text.
-fn excerpt(body: &[u8]) -> String {
-    const MOST: usize = 1024;
-    let mut text = String::from_utf8_lossy(&body[..body.len().min(MOST)]).into_owned();
-    text.truncate(text.floor_char_boundary(MOST));
-    text
+fn excerpt(text: &str) -> String {
+    text[..text.floor_char_boundary(MAX_EXCERPT)].to_owned()
 }
 
 #[cfg(test)]

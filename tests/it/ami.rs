@@ -226,6 +226,30 @@ async fn a_lost_connection_is_told_once_and_made_again() {
     agent.stop().await;
 }
 
+/// What came while a snapshot was read that never came is told by the next one, and only by that.
+#[tokio::test]
+async fn a_login_that_breaks_off_leaves_nothing_behind() {
+    let (listener, mut agent) = start().await;
+    let mut peer = Peer::accept(&listener).await;
+    peer.say("Asterisk Call Manager/11.0.0\r\n").await;
+    // The event that comes with the answer to Events is held.
+    peer.serve("CoreShowChannels", &[]).await;
+    drop(peer);
+    agent.error().await;
+    let mut peer = Peer::accept(&listener).await;
+    peer.say("Asterisk Call Manager/11.0.0\r\n").await;
+    peer.serve("QueueStatus", &["Events"]).await;
+    agent.until(|health| health.connected).await;
+    let mut hangups = 0;
+    while let Some(fed) = agent.feed.try_recv() {
+        if let Feed::Event { event, .. } = fed {
+            hangups += usize::from(matches!(event.kind, parsers::ami::EventKind::Hangup { .. }));
+        }
+    }
+    assert_eq!((hangups, agent.watch.health().behind), (0, 0));
+    agent.stop().await;
+}
+
 #[tokio::test]
 async fn wrong_credentials_are_named_with_the_user_and_not_the_secret() {
     let (listener, mut agent) = start().await;

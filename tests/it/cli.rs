@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Lines};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -168,11 +168,101 @@ fn the_shipped_example_passes_check() {
 #[test]
 fn without_an_agent_status_says_how_to_start_one() {
     let site = site("[journal]\ndirectory = 'journal'\n[api]\nsocket = 'none.sock'\n");
-    for command in ["status", "tail"] {
-        let output = run(site.path(), &[command]);
+    for command in [&["status"][..], &["tail"], &["calls"], &["trace", "139543232"]] {
+        let output = run(site.path(), command);
         assert_eq!(output.status.code(), Some(1));
         assert!(text(&output.stderr).contains("systemctl start callpost"), "{}", text(&output.stderr));
     }
+    assert_eq!(fs::read_dir(site.path()).unwrap().count(), 1, "they made no journal");
+}
+
+/// A journal with the calls of a demo, and a configuration for it.
+fn past() -> TempDir {
+    let site = site("[pbx]\nname = 'demo'\n[journal]\ndirectory = 'journal'\n");
+    let mut demo = callpost(site.path());
+    demo.args(["demo", "--json", "--speed", "20", "--directory"]).arg(site.path().join("journal"));
+    let output = demo.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    site
+}
+
+#[test]
+fn calls_and_trace_tell_the_same_with_and_without_an_agent() {
+    let site = past();
+    let ask = |arguments: &[&str]| {
+        let output = run(site.path(), arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let legs = json_lines(ask(&["calls", "--json"]).as_bytes());
+    let starts: Vec<i64> = legs.iter().map(|leg| leg["body"]["Leg"]["start"].as_i64().unwrap()).collect();
+    assert!(legs.len() >= 10 && starts.is_sorted_by(|a, b| a >= b), "newest first: {starts:?}");
+    let (call, call_id) = (legs[0]["call"].as_str().unwrap(), legs[0]["body"]["Leg"]["call_id"].to_string());
+    let questions: [&[&str]; 7] = [
+        &["calls"],
+        &["calls", "--json"],
+        &["calls", "--json", "--number", "34911234567", "--since", "1h"],
+        &["calls", "--live"],
+        &["trace", &call[..8]],
+        &["trace", call, "--json"],
+        &["trace", &call_id],
+    ];
+    let before: Vec<String> = questions.iter().map(|question| ask(question)).collect();
+    assert_eq!(json_lines(before[2].as_bytes()).len(), 1);
+    assert_eq!(before[3].trim(), "no live calls");
+    assert_eq!(before[4], before[6], "by the beginning of its src_hash, and by its call_id");
+    for part in ["dial 1002", "hangup 16", "✓ webhook call.hangup 200", "✓ nimbox create 200", "CDR start"]
+    {
+        assert!(before[4].contains(part), "{part:?} in {}", before[4]);
+    }
+    assert!(!before.join("").contains('\u{1b}'), "no colour in a pipe");
+
+    let mut command = callpost(site.path());
+    let mut agent = Started::new(command.arg("run").stderr(Stdio::null()));
+    until(|| run(site.path(), &["status"]).status.success().then_some(()));
+    let unknown = |call: &str| {
+        let output = run(site.path(), &["trace", call]);
+        (output.status.code(), text(&output.stderr).contains("the journal holds no call"))
+    };
+    for (question, before) in questions.iter().zip(before) {
+        assert_eq!(ask(question), before, "{question:?} of the agent");
+    }
+    assert_eq!(unknown("1234567890"), (Some(1), true), "of the agent");
+    agent.signal("-TERM");
+    assert_eq!(agent.code(), Some(0));
+    assert_eq!(unknown("1234567890"), (Some(1), true), "of the journal");
+    assert_eq!(run(site.path(), &["trace", "../status"]).status.code(), Some(2));
+
+    let mut ascii = callpost(site.path());
+    let drawn = ascii.args(["trace", call]).env("LANG", "C").env("COLUMNS", "100").output().unwrap();
+    let drawn = text(&drawn.stdout);
+    assert!(drawn.is_ascii() && drawn.lines().all(|line| line.len() <= 100), "{drawn}");
+}
+
+/// As somebody who may not: never by way of the journal's files.
+#[test]
+fn whoever_may_not_ask_is_told_which_group_may() {
+    use std::os::unix::process::CommandExt;
+    let site = site("[journal]\ndirectory = 'journal'\n");
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let journal = site.path().join("journal");
+    fs::create_dir_all(journal.join("outbox")).unwrap();
+    open(&journal, 0o000);
+    open(site.path(), 0o755);
+    open(&site.path().join("callpost.toml"), 0o644);
+    let program = site.path().join("callpost");
+    fs::copy(env!("CARGO_BIN_EXE_callpost"), &program).unwrap();
+    let mut command = Command::new(&program);
+    command.env_clear().arg("--config").arg(site.path().join("callpost.toml")).arg("calls");
+    // root is let in everywhere
+    if fs::metadata(site.path()).unwrap().uid() == 0 {
+        command.uid(65534).gid(65534);
+    }
+    let output = command.output().unwrap();
+    open(&journal, 0o700);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("permission denied") && said.contains("group callpost"), "{said}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod cli;
 mod config;
 mod expect;
 mod lab;
+mod ladder;
 mod promises;
 mod real_asterisk;
 mod real_asterisk_recovery;

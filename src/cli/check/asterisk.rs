@@ -34,7 +34,7 @@ pub(super) async fn check(
     let Some(ami) = &config.ami else { return Ok(()) };
     match timeout(PATIENCE, probe(ami)).await {
         Ok(Ok(found)) => findings(&found, report)?,
-        Ok(Err(error @ (AmiError::Credentials { .. } | AmiError::Denied { .. }))) => {
+        Ok(Err(error @ AmiError::Credentials { .. })) => {
             report.bad("Asterisk", error.to_string(), stanza())?;
         }
         Ok(Err(error)) => {

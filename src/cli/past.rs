@@ -1,0 +1,70 @@
+//! Where answers about calls come from: a running agent, or the journal itself where none runs.
+
+use std::io::ErrorKind;
+
+use super::exit::CliError;
+use super::status::client;
+use crate::agent::open_journal;
+use crate::api::{CallName, CallTrace, ClientError, FindError, LegsQuery, find};
+use crate::config::Config;
+use crate::journal::{Journal, JournalError, LegRecord};
+
+/// Legs, newest first.
+pub(super) async fn legs(config: &Config, query: &LegsQuery) -> Result<Vec<LegRecord>, CliError> {
+    match client(config).legs(query).await {
+        Err(ClientError::NotRunning(socket)) => {
+            let journal = journal(config, ClientError::NotRunning(socket)).await?;
+            let legs = query.ask(&journal).await;
+            journal.close().await;
+            legs.map_err(|why| unreadable(&why))
+        }
+        answer => Ok(answer?),
+    }
+}
+
+/// All that is known of one call.
+pub(super) async fn trace(config: &Config, name: &CallName) -> Result<CallTrace, CliError> {
+    match client(config).trace(name).await {
+        Err(ClientError::NotRunning(socket)) => {
+            let journal = journal(config, ClientError::NotRunning(socket)).await?;
+            let trace = find(&journal, name).await;
+            journal.close().await;
+            trace.map_err(|why| match why {
+                FindError::Journal(why) => unreadable(&why),
+                FindError::Unknown(_) | FindError::Several { .. } => {
+                    CliError::Agent(ClientError::NotFound(why.to_string()))
+                }
+            })
+        }
+        answer => Ok(answer?),
+    }
+}
+
+/// Opens the journal that is there; makes none.
+async fn journal(config: &Config, not_running: ClientError) -> Result<Journal, CliError> {
+    let directory = &config.journal.directory;
+    match std::fs::metadata(directory.join("outbox")) {
+        Ok(_) => {}
+        Err(why) if why.kind() == ErrorKind::PermissionDenied => {
+            return Err(ClientError::Denied(directory.clone()).into());
+        }
+        Err(_) => {
+            let what = format!("{not_running}, and there is no journal in {}", directory.display());
+            return Err(CliError::failed(what, "name another configuration with --config"));
+        }
+    }
+    let (journal, _) = open_journal(config).await.map_err(|why| unreadable(&why))?;
+    Ok(journal)
+}
+
+fn unreadable(why: &JournalError) -> CliError {
+    let remedy = match why {
+        JournalError::InUse(_) => "ask the agent that has it: give its api.socket in the configuration",
+        JournalError::Owner { .. } => "ask as its owner: `sudo -u callpost callpost ...`, or start the agent",
+        JournalError::OtherPbx { .. } => "give the configuration that the agent has",
+        JournalError::Io { .. } | JournalError::TooLarge(_) | JournalError::Closed => {
+            "see the directory's owner and free space"
+        }
+    };
+    CliError::failed(why.to_string(), remedy)
+}
