@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use parsers::Micros;
 use parsers::ami::{
     Action, Banner, Codec, Event, EventKind, Frame, Kind, Malformed, Message, Response, Status,
 };
@@ -247,7 +246,7 @@ fn take(message: Message, desk: &Mutex<Desk>, feed: &FeedSender) -> Result<(), A
             let Some(event) = Event::parse(&message) else { return Ok(()) };
             let event = if event.action_id.is_some() { lock(desk).item(event) } else { Some(event) };
             match event {
-                Some(event) => feed.event(event, message, now()),
+                Some(event) => feed.event(event, message, crate::clock::now()),
                 None => Ok(()),
             }
         }
@@ -329,9 +328,4 @@ async fn step<T>(
         waiting_for,
         seconds: STEP.as_secs(),
     })
-}
-
-/// Wall-clock time.
-pub(super) fn now() -> Micros {
-    crate::clock::now()
 }

@@ -23,9 +23,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::AmiError;
-use super::connection::{Connection, now};
+use super::connection::Connection;
 use crate::calls::{Snapshot, SnapshotChannel, SnapshotEntry};
+use crate::clock::now;
 use crate::config;
+use crate::hex::hex;
 
 /// Between pings; a pong is waited for as long as any answer.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -398,7 +400,7 @@ pub(super) async fn login(connection: &mut Connection, config: &config::Ami) -> 
     let mut md5 = Md5::new();
     md5.update(challenge.as_bytes());
     md5.update(config.secret.expose_secret().as_bytes());
-    let key = md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let key = hex(&md5.finalize());
     // `system` alone at first: FullyBooted comes, the flood does not.
     let login = action(
         "Login",

@@ -175,15 +175,7 @@ impl State {
             if chan.dial.is_some() {
                 return false;
             }
-            chan.dial = Some(Dialled {
-                by: by.clone(),
-                at,
-                rang: false,
-                outcome: None,
-                end: None,
-                forward: None,
-                leg: None,
-            });
+            chan.dial = Some(Dialled::new(by.clone(), at));
             true
         });
         if new != Some(true) {
@@ -202,15 +194,7 @@ impl State {
         let at = self.at;
         let by = dial.caller.as_ref().map(|caller| caller.uniqueid.clone());
         self.channels.edit(&dial.dest.uniqueid, |chan| {
-            let info = chan.dial.get_or_insert(Dialled {
-                by,
-                at,
-                rang: false,
-                outcome: None,
-                end: None,
-                forward: None,
-                leg: None,
-            });
+            let info = chan.dial.get_or_insert(Dialled::new(by, at));
             if info.outcome.is_some() {
                 return None;
             }

@@ -5,7 +5,6 @@
 //! joins the two, and so do a swap, a pickup, a park retrieved and an attended transfer. Ids that
 //! were published never change; a merge only moves the parts.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use parsers::{Linkedid, Uniqueid};
@@ -16,6 +15,7 @@ use super::call::UpdateId;
 use super::cdr_group::GROUP_WAIT;
 use super::objects::{Call, LegKey, MAX_AGE, MAX_LINKS, MAX_LIST, Phase};
 use super::state::State;
+use crate::hex::hex;
 
 /// The top 53 bits, never 0, and the 14 hex digits of the same hash.
 pub(super) fn leg_id(pbx: &str, key: &LegKey) -> (u64, String) {
@@ -56,13 +56,6 @@ pub(super) fn src_hash(pbx: &str, text: &str) -> Arc<str> {
 fn fits<'a>(links: impl Iterator<Item = &'a Linkedid>) -> bool {
     let (count, bytes) = links.fold((0, 0), |(count, bytes), link| (count + 1, bytes + link.as_str().len()));
     count <= MAX_LINKS && bytes <= MAX_LIST
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 impl State {

@@ -75,6 +75,13 @@ pub(super) struct Dialled {
     pub leg: Option<LegKey>,
 }
 
+impl Dialled {
+    /// Just begun.
+    pub(super) const fn new(by: Option<Uniqueid>, at: Micros) -> Self {
+        Self { by, at, rang: false, outcome: None, end: None, forward: None, leg: None }
+    }
+}
+
 /// One channel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Chan {

@@ -22,6 +22,7 @@ use crate::agent::{Agent, StartError, asked_to_stop};
 use crate::calls::CallKey;
 use crate::clock;
 use crate::config::{Config, Environment, Faults, load_text};
+use crate::hex::hex;
 use crate::journal::{JournalError, JournalStatus};
 use crate::receiver::{Options, Received, Receiver, Request};
 
@@ -398,7 +399,7 @@ fn of_route(status: &JournalStatus, name: &str) -> u64 {
 
 /// As the tracker names a call (`calls::identity`): SHA-1 over the PBX's name, a zero byte, the linkedid.
 fn src_hash(linkedid: &str) -> String {
-    Sha1::digest(format!("{PBX}\0{linkedid}")).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha1::digest(format!("{PBX}\0{linkedid}")))
 }
 
 fn config(pbx: &Pbx, secret: &str, to: &str, directory: &Path) -> Result<Config, Faults> {

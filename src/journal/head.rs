@@ -314,8 +314,7 @@ pub(super) fn put_aside(pool: &Pool, number: u64, quarantine: &Path) -> Result<P
 /// Moves a store into quarantine.
 pub(super) fn put_path_aside(store: &Path, quarantine: &Path) -> Result<PathBuf, Fault> {
     let name = store.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let to = quarantine.join(format!("{name}-{}", since.as_micros()));
+    let to = quarantine.join(format!("{name}-{}", crate::clock::now().0));
     fs::rename(store, &to)?;
     sync_directory(quarantine)?;
     if let Some(parent) = store.parent() {

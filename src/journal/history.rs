@@ -22,7 +22,6 @@ use super::command::{ArchiveFault, Command, Reply};
 use super::engine::{Fault, Store};
 use super::shared::Shared;
 use super::types::{HistoryFilter, LegRecord, Trace};
-use super::writer::wall_clock;
 use super::{head, lookup, seek};
 use crate::calls::CallKey;
 
@@ -119,7 +118,7 @@ impl Historian {
         jobs: &Receiver<Job>,
         settled: &mut VecDeque<u64>,
     ) -> Option<Result<(), ArchiveFault>> {
-        let oldest = day_of(Micros(wall_clock().0.saturating_sub(micros(self.keep))));
+        let oldest = day_of(Micros(crate::clock::now().0.saturating_sub(micros(self.keep))));
         let mut archive = Archive::new(number, oldest);
         loop {
             if self.shared.is_stopping() {
@@ -148,7 +147,7 @@ impl Historian {
     /// else may be given up at the limit, and in which order, belongs here.
     fn prune(&mut self) {
         let Ok(mut days) = self.days.list() else { return };
-        let oldest = day_of(Micros(wall_clock().0.saturating_sub(micros(self.keep))));
+        let oldest = day_of(Micros(crate::clock::now().0.saturating_sub(micros(self.keep))));
         while let Some(day) = days.first() {
             if *day >= oldest && disk_use(&self.shared.directory).0 <= self.max_size {
                 break;

@@ -18,7 +18,7 @@ use super::outbox::place_in;
 use super::pool::generation_of;
 use super::staged::Staged;
 use super::types::{DeadLetter, DeliveryKey, Settlement};
-use super::writer::{Writer, wall_clock};
+use super::writer::Writer;
 
 /// Bytes read at once.
 const CHUNK: usize = 4 << 20;
@@ -81,7 +81,7 @@ impl Writer {
         let mut staged = Staged::default();
         let routes = self
             .book
-            .append_entries(&mut staged, &head, group, wall_clock().0)
+            .append_entries(&mut staged, &head, group, crate::clock::now().0)
             .map_err(|fault| (number, fault))?;
         self.write(&mut staged)?;
         routes.into_iter().for_each(|route| self.wake(route));

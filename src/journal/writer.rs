@@ -223,7 +223,7 @@ impl Writer {
         let number = self.book.head;
         let routes = self
             .book
-            .append(&mut group.staged, &head, &batch, wall_clock().0)
+            .append(&mut group.staged, &head, &batch, crate::clock::now().0)
             .map_err(|fault| (number, fault))?;
         group.routes.extend(routes);
         group.updates.extend(batch.updates);
@@ -390,7 +390,7 @@ impl Writer {
         } else {
             None
         };
-        head::create(pool, &mut self.book, old.as_deref(), &self.options.pbx, wall_clock().0)
+        head::create(pool, &mut self.book, old.as_deref(), &self.options.pbx, crate::clock::now().0)
     }
 
     pub(super) fn io_error(&self, generation: u64, fault: &Fault) -> JournalError {
@@ -458,12 +458,6 @@ impl Writer {
         let records = next.sequence.saturating_sub(1);
         records >= self.options.generation_records
             || next.bytes >= GENERATION_BYTES.min(self.options.max_size / 16)
-            || (records > 0 && wall_clock().0.saturating_sub(next.created) >= GENERATION_AGE)
+            || (records > 0 && crate::clock::now().0.saturating_sub(next.created) >= GENERATION_AGE)
     }
-}
-
-/// Now, by the system's clock.
-pub(super) fn wall_clock() -> Micros {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

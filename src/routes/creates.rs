@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::calls::{CallKey, UpdateId};
 use crate::cdr::{DropReason, Dropped, Numbers, Part, initiated, url};
 use crate::config::{InboundDestination, Initiated, Mode, Nimbox, Pbx, Recordings};
+use crate::hex::hex;
 use crate::journal::Payload;
 
 /// One NiMbox route's rules.
@@ -136,9 +137,7 @@ impl Creates {
             hash.update(text.as_bytes());
             hash.update([0]);
         }
-        let hash = hash.finalize();
-        let hex: String = hash.iter().take(7).map(|byte| format!("{byte:02x}")).collect();
-        UpdateId(format!("{}.{hex}.{}", self.pbx.name, part.part).into())
+        UpdateId(format!("{}.{}.{}", self.pbx.name, hex(&hash.finalize()[..7]), part.part).into())
     }
 }
 

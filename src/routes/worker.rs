@@ -24,6 +24,7 @@ use super::route::Route;
 use crate::calls::UpdateId;
 use crate::clock;
 use crate::config::Config;
+use crate::hex::hex;
 use crate::journal::{Delivery, DeliveryKey, Journal, JournalError, RouteId, Settlement};
 use crate::sinks::{Class, Outcome, Sink, test_body};
 
@@ -364,10 +365,6 @@ fn test_id(pbx: &str, route: &str, at: Micros) -> UpdateId {
         hash.update([0]);
     }
     UpdateId(format!("{pbx}.{}.0", &hex(&hash.finalize())[..14]).into())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Between -1 and 1.

@@ -44,7 +44,7 @@ pub(super) fn call(number: u64) -> CallKey {
 }
 
 pub(super) fn now() -> Micros {
-    crate::journal::writer::wall_clock()
+    crate::clock::now()
 }
 
 /// An update of the one leg of a call; `call_id` is the call's number.
