@@ -57,7 +57,7 @@ pub(super) fn settle(
     }
     staged.remove(generation, key::pending(route, at));
     let counters = &mut book.count(staged, generation, route).counters;
-    counters.pending = counters.pending.saturating_sub(1);
+    counters.leave();
     match settlement {
         Settlement::Delivered { .. } => counters.delivered += 1,
         Settlement::Refused { .. } => counters.refused += 1,
@@ -92,7 +92,7 @@ pub(super) fn give_up(book: &mut Book, staged: &mut Staged, at: DeliveryKey, lea
     unschedule(staged, at, lease);
     staged.remove(at.generation, key::pending(route, at));
     let counters = &mut book.count(staged, at.generation, route).counters;
-    counters.pending = counters.pending.saturating_sub(1);
+    counters.leave();
     counters.dropped += 1;
 }
 

@@ -258,6 +258,18 @@ pub struct Counters {
     pub dropped: u64,
 }
 
+impl Counters {
+    /// One that waited is settled. Counters that a damaged file set back may not know of it: it was
+    /// accepted all the same, and the line holds.
+    pub(super) fn leave(&mut self) {
+        if self.pending == 0 {
+            self.accepted += 1;
+        } else {
+            self.pending -= 1;
+        }
+    }
+}
+
 /// One route as the journal sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RouteStatus {
