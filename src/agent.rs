@@ -12,11 +12,12 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::ami::{self, AmiWatch};
+use crate::ami;
 use crate::api::{self, ApiError, View};
 use crate::config::Config;
 use crate::ingest::{Ingest, IngestHealth};
 use crate::journal::{Journal, JournalError, JournalOptions};
+use crate::pulse::{self, Pulse};
 use crate::routes::{Routes, Worker};
 use crate::{clock, systemd};
 
@@ -26,8 +27,9 @@ const GENERATION_RECORDS: u64 = 131_072;
 const WORKERS_STOP: Duration = Duration::from_secs(7);
 /// What commands get that are being answered.
 const OTHERS_STOP: Duration = Duration::from_secs(2);
-/// How long a round trip through the journal's thread may take before the watchdog starves.
-const JOURNAL_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often systemd is told how the routes stand.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Why the agent cannot start, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +81,14 @@ impl Agent {
             views.push((route.id.clone(), route.kind(), route.to(), health));
             workers.push(worker);
         }
+        let server = match api::Server::bind(&config.api).await {
+            Ok(server) => server,
+            Err(why) => {
+                journal.close().await;
+                return Err(why.into());
+            }
+        };
+        let (pulse, felt) = watch::channel(Pulse::default());
         let view = View {
             config: Arc::clone(&config),
             started: clock::now(),
@@ -86,13 +96,8 @@ impl Agent {
             ami: hub.watch(),
             ingest: ingest_watch,
             routes: views,
-        };
-        let socket = match api::serve(config.api.socket.clone(), view.clone(), stop.clone()).await {
-            Ok(socket) => socket,
-            Err(why) => {
-                journal.close().await;
-                return Err(why.into());
-            }
+            listen: server.address(),
+            pulse: felt,
         };
         let ami_stop = CancellationToken::new();
         let (ami, idle) = match config.ami.clone() {
@@ -102,8 +107,13 @@ impl Agent {
         let ingest =
             Ingest::new(Arc::clone(&config), journal.clone(), routes, recovered.objects, ingest_health);
         let others = vec![
-            tokio::spawn(socket),
-            tokio::spawn(watchdog(journal, view.ami.clone(), stop.clone())),
+            tokio::spawn(server.run(view.clone(), stop.clone())),
+            tokio::spawn(pulse::watch(
+                journal,
+                config.ami.is_some().then(|| view.ami.clone()),
+                pulse,
+                stop.clone(),
+            )),
             tokio::spawn(tell_systemd(view.clone(), stop.clone())),
         ];
         Ok(Self {
@@ -214,38 +224,20 @@ pub(crate) async fn open_journal(
     tokio::task::spawn_blocking(move || Journal::open(options)).await.map_err(|_| JournalError::Closed)?
 }
 
-/// Feeds systemd's watchdog as long as the journal's thread answers and the reader's task lives
-/// (`decisions.md` 40). A quiet night, no Asterisk or a full disk do not starve it.
-async fn watchdog(journal: Journal, ami: AmiWatch, stop: CancellationToken) {
-    let Some(every) = systemd::watchdog_every() else { return };
-    let mut seen = (ami.ticks(), clock::now());
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(every) => {}
-        }
-        let writer = matches!(timeout(JOURNAL_PATIENCE, journal.round_trip()).await, Ok(Ok(())));
-        let now = clock::now();
-        if ami.ticks() != seen.0 || !ami.health().connected {
-            seen = (ami.ticks(), now);
-        }
-        // Pings come every 20 s: three missed and the session should long have ended itself.
-        let reader = now.secs_since(seen.1) < 70;
-        if writer && reader {
-            systemd::alive();
-        } else {
-            tracing::error!(writer, reader, "a part of the agent hangs");
-        }
-    }
-}
-
+/// Tells it what a person would want to read first, when it changes.
 async fn tell_systemd(view: View, stop: CancellationToken) {
     let mut ami = view.ami.clone();
+    let mut told = String::new();
     loop {
-        systemd::status(&summary(&view));
+        let line = summary(&view);
+        if line != told {
+            systemd::status(&line);
+            told = line;
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             changed = ami.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(TELL_EVERY) => {}
         }
         // A connection that flaps is told once a second.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -253,6 +245,19 @@ async fn tell_systemd(view: View, stop: CancellationToken) {
 }
 
 fn summary(view: &View) -> String {
+    let mut parts = vec![asterisk(view)];
+    for (route, _, _, health) in &view.routes {
+        let health = health.borrow();
+        if let Some(paused) = &health.paused {
+            parts.push(format!("route {} is paused: {}", route.0, paused.why));
+        } else if let Some(failing) = &health.failing {
+            parts.push(format!("the receiver of route {} fails: {}", route.0, failing.why));
+        }
+    }
+    parts.join("; ")
+}
+
+fn asterisk(view: &View) -> String {
     if view.config.ami.is_none() {
         return "not configured: write [ami] into a file in conf.d, and see packaging/callpost.toml"
             .to_owned();

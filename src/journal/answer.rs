@@ -2,6 +2,7 @@
 
 use parsers::Micros;
 
+use super::book;
 use super::command::{ArchiveFault, Command, Reply};
 use super::engine::Fault;
 use super::format::{Pending, encode_counters, key};
@@ -42,6 +43,9 @@ impl Writer {
             Command::Dead { route, limit, reply } => {
                 self.reply(reply, |writer| writer.dead(route.as_ref(), limit));
             }
+            Command::DeadPage { route, after, limit, reply } => {
+                self.reply(reply, |writer| writer.dead_page(route.as_ref(), after, limit.min(MOST_DUE)));
+            }
             Command::DeadRetry { keys, now, reply } => {
                 self.reply(reply, |writer| writer.each_dead(&keys, Some(now)));
             }
@@ -51,7 +55,7 @@ impl Writer {
                 let _ = reply.send(Ok(status));
             }
             Command::RoundTrip(reply) => {
-                let _ = reply.send(Ok(()));
+                let _ = reply.send(Ok(self.fault.clone()));
             }
             Command::Archived(generation, result) => self.archived(generation, result),
             Command::Tick => {
@@ -80,6 +84,26 @@ impl Writer {
             outbox::dead_letters(&store, route, limit, &mut letters).map_err(|fault| (number, fault))?;
         }
         letters.sort_by_key(|letter| (letter.died, letter.key));
+        Ok(letters)
+    }
+
+    /// In the order of their places. One that moved into the head keeps its place, so each
+    /// generation may hold the next.
+    fn dead_page(
+        &mut self,
+        route: Option<&RouteId>,
+        after: Option<DeliveryKey>,
+        limit: usize,
+    ) -> Faulty<Vec<DeadLetter>> {
+        let mut letters = Vec::new();
+        for number in self.with_dead() {
+            let store = self.store(number)?;
+            let page = outbox::dead_after(&store, route, after, limit).map_err(|fault| (number, fault))?;
+            letters.extend(page);
+        }
+        letters.sort_by_key(|letter| letter.key);
+        letters.dedup_by_key(|letter| letter.key);
+        letters.truncate(limit);
         Ok(letters)
     }
 
@@ -114,6 +138,7 @@ impl Writer {
                     counters.accepted = counters.accepted.saturating_sub(1);
                 } else {
                     counters.dropped += 1;
+                    self.book.skip_dropped(&mut staged, route, "dead letter dropped", 1);
                 }
                 self.write(&mut staged)?;
                 routes.push(route);
@@ -180,7 +205,9 @@ impl Writer {
         }
         for (route, mut counters) in (0u16..).zip(counters) {
             // letters that could not be read any more are lost; say so rather than keep them for ever
-            counters.dropped += std::mem::take(&mut counters.dead);
+            let unreadable = std::mem::take(&mut counters.dead);
+            counters.dropped += unreadable;
+            self.book.skip_dropped(&mut staged, route, "dead letter unreadable", unreadable);
             let total = self.book.carry(route, counters);
             staged.put(head_number, key::route(key::CARRIED, route), &encode_counters(&total));
         }
@@ -213,6 +240,9 @@ impl Writer {
             commits: self.commits,
             commit_p50: at(50),
             commit_p99: at(99),
+            commit_times: self.commit_times.clone(),
+            live_calls: self.book.live.values().filter(|legs| !legs.is_empty()).count() as u64,
+            live_legs: self.book.live.values().map(|legs| legs.len() as u64).sum(),
             routes: routes.into_iter().filter_map(|(number, name)| self.route_status(number, name)).collect(),
             fault: self.fault.clone(),
         }
@@ -220,19 +250,20 @@ impl Writer {
 
     /// `None` for the unnamed route while nothing was left out in its name.
     fn route_status(&mut self, number: u16, route: RouteId) -> Option<RouteStatus> {
-        let skipped: Vec<(String, u64)> = self
-            .book
-            .skipped
-            .iter()
-            .filter(|((of, _), _)| *of == number)
-            .map(|((_, reason), count)| (reason.clone(), *count))
-            .collect();
+        let mut skipped = Vec::new();
+        let mut dropped = Vec::new();
+        for ((_, reason), count) in self.book.skipped.iter().filter(|((of, _), _)| *of == number) {
+            match reason.strip_prefix(book::DROPPED) {
+                Some(reason) => dropped.push((reason.to_owned(), *count)),
+                None => skipped.push((reason.clone(), *count)),
+            }
+        }
         if number == 0 && skipped.is_empty() {
             return None;
         }
         let counters = self.book.total(number);
         let oldest = if self.fault.is_some() { None } else { self.oldest(number) };
-        Some(RouteStatus { route, counters, oldest, skipped })
+        Some(RouteStatus { route, counters, oldest, skipped, dropped })
     }
 
     fn oldest(&mut self, route: u16) -> Option<Micros> {

@@ -30,6 +30,12 @@ pub(super) enum Command {
         limit: usize,
         reply: Reply<Vec<DeadLetter>>,
     },
+    DeadPage {
+        route: Option<RouteId>,
+        after: Option<DeliveryKey>,
+        limit: usize,
+        reply: Reply<Vec<DeadLetter>>,
+    },
     DeadRetry {
         keys: Vec<DeliveryKey>,
         now: Micros,
@@ -40,7 +46,8 @@ pub(super) enum Command {
         reply: Reply<u64>,
     },
     Status(Reply<JournalStatus>),
-    RoundTrip(Reply<()>),
+    /// Answers the error that keeps it from writing, if any.
+    RoundTrip(Reply<Option<String>>),
     /// From the history thread: a generation was copied, or why not.
     Archived(u64, Result<(), ArchiveFault>),
     /// From the history thread: time to look at ages.

@@ -94,6 +94,7 @@ pub(super) fn give_up(book: &mut Book, staged: &mut Staged, at: DeliveryKey, lea
     let counters = &mut book.count(staged, at.generation, route).counters;
     counters.leave();
     counters.dropped += 1;
+    book.skip_dropped(staged, route, "record damaged", 1);
 }
 
 /// Only what was tried stands in the schedule.
@@ -147,6 +148,27 @@ pub(super) fn dead_letters(
         }
         true
     })
+}
+
+/// Dead letters of a generation that stand behind that place, in order, at most so many.
+pub(super) fn dead_after(
+    store: &Store,
+    route: Option<&RouteId>,
+    after: Option<DeliveryKey>,
+    limit: usize,
+) -> Result<Vec<DeadLetter>, Fault> {
+    let mut letters = Vec::new();
+    let first = after.map_or_else(|| vec![key::DEAD], key::dead);
+    store.range(&first, &[key::DEAD + 1], |_, payload| {
+        let letter = payload.ok().and_then(|payload| read_letter(&payload));
+        letters.extend(
+            letter.filter(|letter| {
+                Some(letter.key) != after && route.is_none_or(|route| *route == letter.route)
+            }),
+        );
+        letters.len() < limit
+    })?;
+    Ok(letters)
 }
 
 /// One dead letter.

@@ -142,6 +142,21 @@ impl Journal {
         self.ask(|reply| Command::Dead { route, limit, reply }).await
     }
 
+    /// Dead letters behind that place, of one route or of all, in the order of their places, at most
+    /// so many and never more than 1024: for those who go through them all.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn dead_page(
+        &self,
+        route: Option<&RouteId>,
+        after: Option<DeliveryKey>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, JournalError> {
+        let route = route.cloned();
+        self.ask(|reply| Command::DeadPage { route, after, limit, reply }).await
+    }
+
     /// Makes deliveries of dead letters again, with their old ids, behind whatever their calls have
     /// waiting. Answers how many there were.
     ///
@@ -169,6 +184,14 @@ impl Journal {
     /// # Errors
     /// When the writer has stopped.
     pub async fn round_trip(&self) -> Result<(), JournalError> {
+        self.ask(Command::RoundTrip).await.map(drop)
+    }
+
+    /// The error that keeps it from writing now, if any: for readiness.
+    ///
+    /// # Errors
+    /// When the writer has stopped.
+    pub async fn fault(&self) -> Result<Option<String>, JournalError> {
         self.ask(Command::RoundTrip).await
     }
 
