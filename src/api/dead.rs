@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calls::UpdateId;
 use crate::clock;
-use crate::journal::{DeadLetter, DeliveryKey, Journal, JournalError, RouteId};
+use crate::journal::{DeadLetter, DeliveryKey, Journal, JournalError, RouteId, Selection};
 
 /// Most letters in one answer.
 pub const MOST_LETTERS: usize = 1000;
@@ -59,8 +59,9 @@ impl DeadQuery {
         let limit = self.limit.unwrap_or(MOST_LETTERS).clamp(1, MOST_LETTERS);
         let mut letters = Vec::new();
         let mut after = self.after;
+        let of_route = Selection { route: self.route.clone(), ..Selection::default() };
         loop {
-            let looked = journal.dead_page(self.route.as_ref(), after, LOOK).await?;
+            let looked = journal.dead_where(&of_route, after, LOOK).await?;
             let last = looked.len() < LOOK;
             for letter in looked {
                 let key = letter.key;

@@ -9,7 +9,7 @@ use super::encode::{Entry, PreparedEntry, StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{Damaged, Pending, decode_before, encode_before, key, kind};
 use super::staged::Staged;
-use super::types::{DeadLetter, DeliveryKey, RouteId, Settlement};
+use super::types::{DeadLetter, DeliveryKey, Settlement};
 
 /// What workers hold now; it dies with the process.
 pub(super) type Leases = HashMap<DeliveryKey, Lease>;
@@ -129,46 +129,16 @@ pub(super) fn pending(
     }))
 }
 
-/// Dead letters of a generation, oldest first, until there are `limit`.
+/// Visits the dead letters of a generation behind a place, in order, until `visit` answers false.
 pub(super) fn dead_letters(
     store: &Store,
-    route: Option<&RouteId>,
-    limit: usize,
-    into: &mut Vec<DeadLetter>,
-) -> Result<(), Fault> {
-    store.scan(&[key::DEAD], |_, payload| {
-        if into.len() >= limit {
-            return false;
-        }
-        if let Some(letter) = payload.ok().and_then(|payload| read_letter(&payload))
-            && route.is_none_or(|route| *route == letter.route)
-            && into.iter().all(|known| known.key != letter.key)
-        {
-            into.push(letter);
-        }
-        true
-    })
-}
-
-/// Dead letters of a generation that stand behind that place, in order, at most so many.
-pub(super) fn dead_after(
-    store: &Store,
-    route: Option<&RouteId>,
     after: Option<DeliveryKey>,
-    limit: usize,
-) -> Result<Vec<DeadLetter>, Fault> {
-    let mut letters = Vec::new();
-    let first = after.map_or_else(|| vec![key::DEAD], key::dead);
-    store.range(&first, &[key::DEAD + 1], |_, payload| {
-        let letter = payload.ok().and_then(|payload| read_letter(&payload));
-        letters.extend(
-            letter.filter(|letter| {
-                Some(letter.key) != after && route.is_none_or(|route| *route == letter.route)
-            }),
-        );
-        letters.len() < limit
-    })?;
-    Ok(letters)
+    mut visit: impl FnMut(DeadLetter) -> bool,
+) -> Result<(), Fault> {
+    let from = after.map_or_else(|| vec![key::DEAD], |at| [key::dead(at).as_slice(), &[0]].concat());
+    store.range(&from, &[key::DEAD + 1], |_, payload| {
+        payload.ok().and_then(|payload| read_letter(&payload)).is_none_or(&mut visit)
+    })
 }
 
 /// One dead letter.

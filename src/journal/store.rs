@@ -12,7 +12,7 @@ use super::open;
 use super::shared::Shared;
 use super::types::{
     Batch, DeadLetter, Delivery, DeliveryKey, HistoryFilter, JournalError, JournalOptions, JournalStatus,
-    LegRecord, Recovered, RouteId, Settlement, Trace,
+    LegRecord, Recovered, RouteId, Selection, Settlement, Trace,
 };
 use crate::calls::{CallKey, Update};
 
@@ -138,27 +138,30 @@ impl Journal {
     /// # Errors
     /// When the store cannot be read.
     pub async fn dead(&self, route: Option<&RouteId>, limit: usize) -> Result<Vec<DeadLetter>, JournalError> {
-        let route = route.cloned();
-        self.ask(|reply| Command::Dead { route, limit, reply }).await
+        let what = Selection { route: route.cloned(), ..Selection::default() };
+        let mut letters = self.dead_where(&what, None, limit).await?;
+        letters.sort_by_key(|letter| (letter.died, letter.key));
+        Ok(letters)
     }
 
-    /// Dead letters behind that place, of one route or of all, in the order of their places, at most
-    /// so many and never more than 1024: for those who go through them all.
+    /// Dead letters by route, id and when they were accepted, in order of their places, at most so
+    /// many; `after` is the last one of the page before.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn dead_page(
+    pub async fn dead_where(
         &self,
-        route: Option<&RouteId>,
+        what: &Selection,
         after: Option<DeliveryKey>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, JournalError> {
-        let route = route.cloned();
-        self.ask(|reply| Command::DeadPage { route, after, limit, reply }).await
+        let what = what.clone();
+        self.ask(|reply| Command::Dead { what, after, limit, reply }).await
     }
 
-    /// Makes deliveries of dead letters again, with their old ids, behind whatever their calls have
-    /// waiting. Answers how many there were.
+    /// Makes deliveries of dead letters again, with their old ids and in the order given, behind
+    /// whatever their calls have waiting. Answers how many there were. The writer does nothing else
+    /// meanwhile: give at most a hundred or so at a time.
     ///
     /// # Errors
     /// When it is not on disk; some may have been put back.
@@ -209,13 +212,13 @@ impl Journal {
         let _ = self.ask(Command::Close).await;
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, JournalError> {
+    pub(super) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, JournalError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| JournalError::Closed)?;
         answer.await.map_err(|_| JournalError::Closed)?
     }
 
-    async fn ask_history<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, JournalError> {
+    pub(super) async fn ask_history<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, JournalError> {
         let _turn = self.questions.acquire().await.map_err(|_| JournalError::Closed)?;
         let (reply, answer) = oneshot::channel();
         self.jobs.send(job(reply)).map_err(|_| JournalError::Closed)?;

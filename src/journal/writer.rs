@@ -199,7 +199,8 @@ impl Writer {
             | Command::Objects(_)
             | Command::Note(..)
             | Command::Dead { .. }
-            | Command::DeadPage { .. }
+            | Command::DeadMarks(..)
+            | Command::Again(..)
             | Command::DeadRetry { .. }
             | Command::DeadDrop { .. }
             | Command::Status(_)
