@@ -10,9 +10,10 @@ use tokio::net::UnixStream;
 
 use super::dead::{DeadDone, DeadPage, DeadQuery};
 use super::past::{CallName, CallTrace, LegsQuery};
+use super::replay::ReplayAnswer;
 use super::types::AgentStatus;
 use crate::calls::Update;
-use crate::journal::LegRecord;
+use crate::journal::{LegRecord, Selection};
 
 /// One answer's size. A status is a few KiB, a leg 1 KiB, and a long trace a few MiB.
 const MAX_ANSWER: u64 = 64 << 20;
@@ -104,6 +105,22 @@ impl Client {
     /// When no agent runs, or it may not be asked; some may have been dropped.
     pub async fn dead_drop(&self, query: &DeadQuery) -> Result<DeadDone, ClientError> {
         self.post("/dead/drop", query).await
+    }
+
+    /// Counts what a replay would send.
+    ///
+    /// # Errors
+    /// When no agent runs, or it may not be asked.
+    pub async fn replay_count(&self, what: &Selection) -> Result<ReplayAnswer, ClientError> {
+        self.post("/replay/count", what).await
+    }
+
+    /// Sends again what the journal still holds of it.
+    ///
+    /// # Errors
+    /// When no agent runs, or it may not be asked; a part may have been put back.
+    pub async fn replay(&self, what: &Selection) -> Result<ReplayAnswer, ClientError> {
+        self.post("/replay", what).await
     }
 
     /// Updates as they happen, until the agent stops or `each` says no.

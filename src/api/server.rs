@@ -25,11 +25,12 @@ use super::dead::DeadQuery;
 use super::listen::{self, Token};
 use super::past::{CallName, FindError, LegsQuery, find};
 use super::probes::{self, Trusted};
+use super::replay::replay;
 use super::socket::Socket;
 use super::types::View;
 use crate::calls::Update;
-use crate::config;
-use crate::journal::JournalError;
+use crate::journal::{JournalError, Selection};
+use crate::{clock, config};
 
 /// A request's body: a thousand ids and some.
 const LARGEST_BODY: usize = 128 << 10;
@@ -132,6 +133,8 @@ fn closed(stop: &CancellationToken) -> Router<View> {
         .route("/dead", post(dead))
         .route("/dead/retry", post(dead_retry))
         .route("/dead/drop", post(dead_drop))
+        .route("/replay", post(send_again))
+        .route("/replay/count", post(count_again))
         .merge(probes::closed())
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(middleware::from_fn(timely))
@@ -161,6 +164,16 @@ async fn dead_retry(State(view): State<View>, Json(query): Json<DeadQuery>) -> R
 /// Drops a page of dead letters for good.
 async fn dead_drop(State(view): State<View>, Json(query): Json<DeadQuery>) -> Response {
     json(query.drop(&view.journal).await)
+}
+
+/// Sends again what is selected.
+async fn send_again(State(view): State<View>, Json(what): Json<Selection>) -> Response {
+    json(replay(&view.journal, &what, true, clock::now()).await)
+}
+
+/// Counts what would be sent again.
+async fn count_again(State(view): State<View>, Json(what): Json<Selection>) -> Response {
+    json(replay(&view.journal, &what, false, clock::now()).await)
 }
 
 fn json(answer: Result<impl Serialize, JournalError>) -> Response {

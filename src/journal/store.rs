@@ -206,6 +206,13 @@ impl Journal {
         self.ask(Command::Status).await
     }
 
+    /// The first day, UTC, of the history that is still there; `None` while there is no history.
+    pub fn held_since(&self) -> Option<String> {
+        let entries = std::fs::read_dir(self.shared.history()).ok()?;
+        let days = entries.flatten().filter(|entry| entry.path().is_dir());
+        days.filter_map(|entry| entry.file_name().into_string().ok()).min()
+    }
+
     /// Ends the threads once what waits is on disk; later calls answer `Closed`.
     pub async fn close(&self) {
         // closed already is closed
