@@ -212,6 +212,18 @@ pub enum CdrSource {
     Tracker,
 }
 
+/// A call became part of another: a consultation, a pickup, a call taken from its park. What is said
+/// later is said of the other; the ids of its legs stay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merger {
+    /// When.
+    pub at: Micros,
+    /// The call that is none of its own any more.
+    pub from: CallKey,
+    /// The older one, which goes on.
+    pub into: CallKey,
+}
+
 /// One row and what the tracker knows of its party A.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CdrRow {
@@ -237,6 +249,8 @@ pub struct Step {
     pub groups: Vec<CdrGroup>,
     /// Open objects that changed: their new value as JSON, or `None` when they are gone.
     pub objects: Vec<(ObjectKey, Option<Vec<u8>>)>,
+    /// Calls that became one.
+    pub mergers: Vec<Merger>,
     /// Calls of which nothing is open any more.
     pub ended: Vec<CallKey>,
     /// Things left out on purpose, with the reason, for the counters.

@@ -27,7 +27,7 @@ mod tracker;
 mod transfer;
 
 pub use call::{
-    CallKey, CdrGroup, CdrRow, CdrSource, Context, Direction, EventName, LegState, LegUpdate, ObjectKey,
-    Party, SmsUpdate, Step, TerminatedBy, Update, UpdateBody, UpdateId,
+    CallKey, CdrGroup, CdrRow, CdrSource, Context, Direction, EventName, LegState, LegUpdate, Merger,
+    ObjectKey, Party, SmsUpdate, Step, TerminatedBy, Update, UpdateBody, UpdateId,
 };
 pub use tracker::{Input, Snapshot, SnapshotChannel, SnapshotEntry, Tracker};

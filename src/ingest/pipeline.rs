@@ -339,6 +339,7 @@ fn take(step: Step, routes: &Routes, batch: &mut Batch) {
             None => batch.objects.push((key, value)),
         }
     }
+    batch.mergers.extend(step.mergers);
     batch.ended.extend(step.ended);
     let nobody = RouteId("".into());
     batch.skipped.extend(step.skipped.into_iter().map(|reason| (nobody.clone(), reason.to_owned())));

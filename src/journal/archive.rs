@@ -15,7 +15,7 @@ use super::pack::{self, deflate};
 use super::pool::Pool;
 use super::seek::{self, Token};
 use super::types::{DeliveryKey, TraceDelivery, TraceMessage};
-use crate::calls::{CallKey, LegUpdate, Update, UpdateBody};
+use crate::calls::{CallKey, LegUpdate, Merger, Update, UpdateBody};
 
 /// Lines deflated together.
 const RUN: usize = 32 * 1024;
@@ -251,6 +251,9 @@ impl Cluster {
                 if let Some(start) = cdr.start_epoch {
                     cluster.began.get_or_insert(start);
                 }
+            }),
+            kind::MERGER => self.add_line(b'l', &payload, |cluster, merger: &Merger, _| {
+                cluster.began.get_or_insert(merger.at);
             }),
             kind::ENTRY => {
                 if let (Some(at), Some(entry)) = (place_in(key), StoredEntry::decode(&payload)) {

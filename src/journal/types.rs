@@ -7,7 +7,7 @@ use std::time::Duration;
 use parsers::{Cdr, Micros};
 use serde::{Deserialize, Serialize};
 
-use crate::calls::{CallKey, ObjectKey, Update, UpdateId};
+use crate::calls::{CallKey, Merger, ObjectKey, Update, UpdateId};
 
 /// A route's name, as configured.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub struct Batch {
     pub outbox: Vec<Outgoing>,
     /// The tracker's open objects that changed; `None`: gone.
     pub objects: Vec<(ObjectKey, Option<Vec<u8>>)>,
+    /// Calls that became one: the trace of each has both.
+    pub mergers: Vec<Merger>,
     /// Calls of which nothing is open any more.
     pub ended: Vec<CallKey>,
     /// Left out on purpose: route (or `""`), reason; counted.
@@ -41,7 +43,12 @@ impl Batch {
 
     /// Records it will make, about.
     pub fn records(&self) -> usize {
-        self.messages.len() + self.updates.len() + self.cdrs.len() + self.outbox.len() + self.objects.len()
+        self.messages.len()
+            + self.updates.len()
+            + self.cdrs.len()
+            + self.outbox.len()
+            + self.objects.len()
+            + self.mergers.len()
     }
 }
 
@@ -346,6 +353,9 @@ pub struct Trace {
     pub cdrs: Vec<Cdr>,
     /// Deliveries with their answers.
     pub deliveries: Vec<TraceDelivery>,
+    /// Calls that were merged with this one, whose part is in the lists above.
+    #[serde(default)]
+    pub merged: Vec<CallKey>,
 }
 
 /// A delivery in a trace.
