@@ -6,6 +6,9 @@ use std::sync::Arc;
 use parsers::{Cdr, Micros};
 use serde::{Deserialize, Serialize};
 
+/// Stands for a digit that was pressed, as with `dtmf_mask`.
+pub(crate) const CONCEALED: char = '*';
+
 /// A whole call: the `src_hash` of its legs, 40 lowercase hex digits. Order is kept per call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -27,6 +30,18 @@ pub struct Update {
     pub at: Micros,
     /// What changed.
     pub body: UpdateBody,
+}
+
+impl Update {
+    /// Without the digit that was pressed, which may be part of a card's number or of a PIN: it is for
+    /// the receivers that asked for digits, and for nobody else's eyes or disk.
+    pub fn conceal(&mut self) {
+        if let UpdateBody::Leg(leg) = &mut self.body
+            && let Some((digit, _)) = &mut leg.digit
+        {
+            *digit = CONCEALED;
+        }
+    }
 }
 
 /// What an update is about.
@@ -169,7 +184,7 @@ pub struct LegUpdate {
     pub info: String,
     /// Who ended it.
     pub terminated_by: Option<TerminatedBy>,
-    /// `call.dtmf`: the digit and which side pressed it.
+    /// `call.dtmf`: the digit, or `*` where it was concealed, and which side pressed it.
     pub digit: Option<(char, TerminatedBy)>,
 }
 

@@ -26,6 +26,7 @@ mod state;
 mod tracker;
 mod transfer;
 
+pub(crate) use call::CONCEALED;
 pub use call::{
     CallKey, CdrGroup, CdrRow, CdrSource, Context, Direction, EventName, LegState, LegUpdate, Merger,
     ObjectKey, Party, SmsUpdate, Step, TerminatedBy, Update, UpdateBody, UpdateId,

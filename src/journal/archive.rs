@@ -313,18 +313,22 @@ impl Cluster {
     }
 }
 
-/// Entries with their outcomes, in order.
+/// Entries with their outcomes, in order; what only the receiver may see is left out.
 pub(super) fn deliveries(
     entries: BTreeMap<DeliveryKey, StoredEntry>,
     outcomes: &mut BTreeMap<DeliveryKey, StoredOutcome>,
 ) -> Vec<TraceDelivery> {
     let join = |(at, stored): (DeliveryKey, StoredEntry)| {
-        let outcome = outcomes.remove(&at);
+        let mut outcome = outcomes.remove(&at);
+        let mut payload = stored.entry.payload;
+        if payload.conceal() {
+            outcome.iter_mut().for_each(|outcome| outcome.settlement.conceal());
+        }
         TraceDelivery {
             route: stored.entry.route,
             id: stored.entry.id,
             accepted: Micros(stored.accepted),
-            payload: stored.entry.payload,
+            payload,
             attempts: outcome.as_ref().map_or(0, |outcome| outcome.attempts),
             settled: outcome.map(|outcome| (Micros(outcome.at), outcome.settlement)),
         }

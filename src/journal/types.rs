@@ -7,7 +7,7 @@ use std::time::Duration;
 use parsers::{Cdr, Micros};
 use serde::{Deserialize, Serialize};
 
-use crate::calls::{CallKey, Merger, ObjectKey, Update, UpdateId};
+use crate::calls::{CONCEALED, CallKey, Merger, ObjectKey, Update, UpdateId};
 
 /// A route's name, as configured.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -114,6 +114,27 @@ pub enum Payload {
     },
 }
 
+impl Payload {
+    /// For eyes and for the history: without the digit of a `call.dtmf`, which is for its receiver
+    /// alone. Says whether there was one.
+    pub fn conceal(&mut self) -> bool {
+        let Self::Webhook { event, body } = self else { return false };
+        if event != "call.dtmf" {
+            return false;
+        }
+        // within a text a quote follows a backslash, so this is the attribute
+        if let Some(start) = body.rfind(DIGIT).map(|at| at + DIGIT.len())
+            && let Some(length) = body[start..].find('"')
+        {
+            body.replace_range(start..start + length, CONCEALED.encode_utf8(&mut [0; 4]));
+        }
+        true
+    }
+}
+
+/// Before a digit in a webhook's body.
+const DIGIT: &str = r#","digit":""#;
+
 /// Where a delivery stands in the outbox: generation and sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DeliveryKey {
@@ -186,6 +207,18 @@ pub enum Settlement {
     },
     /// Given back untouched: the route paused or the agent stops.
     Released,
+}
+
+impl Settlement {
+    /// Without what the receiver answered: some say back what they got.
+    pub(super) fn conceal(&mut self) {
+        match self {
+            Self::Delivered { answer, .. } | Self::Dead { answer, .. } | Self::Refused { answer, .. } => {
+                answer.clear();
+            }
+            Self::Retry { .. } | Self::Released => {}
+        }
+    }
 }
 
 /// A delivery given up.
