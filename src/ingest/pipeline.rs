@@ -46,12 +46,26 @@ pub struct IngestHealth {
     pub rebuilds: u64,
 }
 
+/// What ingest goes by.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Rises with each reload.
+    pub number: u64,
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Its routes.
+    pub routes: Arc<Routes>,
+}
+
 /// Feeds the tracker and appends what it says.
 #[derive(Debug)]
 pub struct Ingest {
-    config: Arc<Config>,
+    rules: Rules,
+    /// Those to go by from the next input on.
+    latest: watch::Receiver<Rules>,
+    /// The number of those that it goes by.
+    followed: watch::Sender<u64>,
     journal: Journal,
-    routes: Arc<Routes>,
     tracker: Tracker,
     gathered: Gathered,
     /// Number of the last batch made, kept in the journal with it.
@@ -80,19 +94,21 @@ struct Gathered {
 type Commit = Pin<Box<dyn Future<Output = Result<(), JournalError>> + Send>>;
 
 impl Ingest {
-    /// With the open objects as the journal has them.
+    /// With the open objects as the journal has them. The receiver tells which rules it goes by.
     pub fn new(
-        config: Arc<Config>,
+        mut latest: watch::Receiver<Rules>,
         journal: Journal,
-        routes: Arc<Routes>,
         objects: Vec<(ObjectKey, Vec<u8>)>,
         health: watch::Sender<IngestHealth>,
-    ) -> Self {
+    ) -> (Self, watch::Receiver<u64>) {
+        let rules = latest.borrow_and_update().clone();
+        let (followed, follows) = watch::channel(rules.number);
         let mut ingest = Self {
-            tracker: Tracker::new(&config),
-            config,
+            tracker: Tracker::new(&rules.config),
+            rules,
+            latest,
+            followed,
             journal,
-            routes,
             gathered: Gathered::default(),
             number: 0,
             failing: false,
@@ -100,7 +116,7 @@ impl Ingest {
             health,
         };
         ingest.restore(objects);
-        ingest
+        (ingest, follows)
     }
 
     /// Runs until the feed ends and everything gathered is on disk.
@@ -168,6 +184,7 @@ impl Ingest {
         tokio::select! {
             // What already happened goes before what time alone would decide.
             biased;
+            () = changed(&mut self.latest) => self.follow(),
             item = feed.recv() => match item {
                 Some(item) => self.feed(Fed::Item(item)),
                 None => return false,
@@ -175,6 +192,13 @@ impl Ingest {
             () = tick => self.feed(Fed::Tick(clock::now())),
         }
         true
+    }
+
+    /// What is gathered already stays as it was made.
+    fn follow(&mut self) {
+        self.rules = self.latest.borrow_and_update().clone();
+        self.tracker.reconfigure(&self.rules.config);
+        self.followed.send_replace(self.rules.number);
     }
 
     /// Takes what already waits.
@@ -202,7 +226,7 @@ impl Ingest {
             batch.messages.push(Traced { calls: step.calls.clone(), message });
         }
         self.gathered.updates += step.updates.len() as u64;
-        take(step, &self.routes, batch);
+        take(step, &self.rules.routes, batch);
         self.gathered.fed.push(fed);
     }
 
@@ -234,7 +258,7 @@ impl Ingest {
         let number = objects.iter().position(|(key, _)| *key == name).map(|at| objects.swap_remove(at).1);
         let number = number.and_then(|text| String::from_utf8(text).ok()?.parse().ok());
         self.number = number.unwrap_or_default();
-        let (tracker, unreadable) = Tracker::restore(&self.config, objects, clock::now());
+        let (tracker, unreadable) = Tracker::restore(&self.rules.config, objects, clock::now());
         self.tracker = tracker;
         for object in unreadable {
             tracing::error!(%object, "an open object of the journal could not be read");
@@ -311,6 +335,13 @@ impl Ingest {
             }
         }
         true
+    }
+}
+
+/// Waits for other rules; for ever where nobody makes any.
+async fn changed(latest: &mut watch::Receiver<Rules>) {
+    if latest.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
