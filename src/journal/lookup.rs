@@ -279,14 +279,21 @@ fn call_legs(store: &Store, call: &CallKey, found: &mut Found<'_>) -> Result<(),
 
 fn each_line(store: &Store, call: &CallKey, mut visit: impl FnMut(u8, &[u8])) -> Result<(), Fault> {
     store.scan(&runs_of(call), |_, payload| {
-        let run = payload.ok().and_then(|payload| inflate(&payload, RUN_CAP)).unwrap_or_default();
-        for line in run.split(|byte| *byte == b'\n') {
-            if let Some((letter, json)) = line.split_first() {
-                visit(*letter, json);
-            }
+        if let Ok(run) = payload {
+            run_lines(&run, &mut visit);
         }
         true
     })
+}
+
+/// The lines of a run, each as its letter and its JSON.
+pub(super) fn run_lines(run: &[u8], mut visit: impl FnMut(u8, &[u8])) {
+    let lines = inflate(run, RUN_CAP).unwrap_or_default();
+    for line in lines.split(|byte| *byte == b'\n') {
+        if let Some((letter, json)) = line.split_first() {
+            visit(*letter, json);
+        }
+    }
 }
 
 fn add_line(trace: &mut Trace, letter: u8, json: &[u8]) {
