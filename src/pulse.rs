@@ -42,16 +42,12 @@ impl Default for Pulse {
 }
 
 /// Feels the pulse until told to stop, and feeds systemd's watchdog while there is one.
-pub async fn watch(
-    journal: Journal,
-    ami: Option<AmiWatch>,
-    told: watch::Sender<Pulse>,
-    stop: CancellationToken,
-) {
+pub async fn watch(journal: Journal, ami: AmiWatch, told: watch::Sender<Pulse>, stop: CancellationToken) {
     let every = systemd::watchdog_every().unwrap_or(EVERY).min(EVERY);
     let look = || {
-        let ami = ami.as_ref()?;
-        Some((ami.ticks(), ami.health().connected))
+        let health = ami.health();
+        // without [ami] there is nothing to read
+        (!health.address.is_empty()).then(|| (ami.ticks(), health.connected))
     };
     let feed = |pulse: Pulse| {
         if pulse.is_alive() {

@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use super::dead::{DeadDone, DeadPage, DeadQuery};
 use super::past::{CallName, CallTrace, LegsQuery};
 use super::replay::ReplayAnswer;
-use super::types::AgentStatus;
+use super::types::{AgentStatus, Reloaded};
 use crate::calls::Update;
 use crate::journal::{LegRecord, Selection};
 
@@ -64,6 +64,14 @@ impl Client {
     /// When none runs, or it may not be asked.
     pub async fn status(&self) -> Result<AgentStatus, ClientError> {
         self.value("/status").await
+    }
+
+    /// Asks for the configuration to be read again.
+    ///
+    /// # Errors
+    /// When no agent runs, or it may not be asked.
+    pub async fn reload(&self) -> Result<Reloaded, ClientError> {
+        self.read(self.ask("POST", "/reload", "", "").await?).await
     }
 
     /// Legs, live or past, newest first.

@@ -23,4 +23,4 @@ pub use dead::{DeadDone, DeadPage, DeadQuery, MOST_LETTERS, SMALL_PAGE};
 pub use past::{CallName, CallTrace, FindError, LegsQuery, MOST_LEGS, find};
 pub use replay::{ReplayAnswer, replay};
 pub use server::{ApiError, Server};
-pub use types::{AgentStatus, RouteView, View};
+pub use types::{AgentStatus, Live, Reloaded, RouteView, View};

@@ -14,7 +14,7 @@ use axum::{Json, Router, routing::get};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::types::View;
+use super::types::{Live, View};
 use crate::{clock, metrics};
 
 /// A probe waits no longer for the journal's thread.
@@ -25,14 +25,14 @@ const JOURNAL_WITHIN: Duration = Duration::from_secs(2);
 pub(super) struct Trusted;
 
 #[derive(Debug, Serialize)]
-struct Live {
+struct Livez {
     alive: bool,
     journal: Part,
     reader: Part,
 }
 
 #[derive(Debug, Serialize)]
-struct Ready {
+struct Readyz {
     ready: bool,
     ami: Part,
     journal: Part,
@@ -53,12 +53,12 @@ impl Part {
 }
 
 /// `/livez`, `/readyz`.
-pub(super) fn open() -> Router<View> {
+pub(super) fn open() -> Router<Live> {
     Router::new().route("/livez", get(livez)).route("/readyz", get(readyz))
 }
 
 /// `/metrics`.
-pub(super) fn closed() -> Router<View> {
+pub(super) fn closed() -> Router<Live> {
     Router::new().route("/metrics", get(metrics))
 }
 
@@ -66,7 +66,7 @@ pub(super) fn closed() -> Router<View> {
 async fn livez(State(view): State<View>) -> Response {
     let pulse = *view.pulse.borrow();
     let part = |moves: bool, why: &str| Part::new((!moves).then(|| why.to_owned()));
-    let live = Live {
+    let live = Livez {
         alive: pulse.is_alive(),
         journal: part(pulse.journal, "the journal's thread does not answer"),
         reader: part(pulse.reader, "the reader of Asterisk's events does not move"),
@@ -94,8 +94,11 @@ async fn readyz(State(view): State<View>, trusted: Option<Extension<Trusted>>) -
         Ok(Err(why)) => Some(told(why.to_string(), "the journal is closed")),
         Err(_) => Some("the journal's thread does not answer".to_owned()),
     };
-    let ready =
-        Ready { ready: ami.is_none() && journal.is_none(), ami: Part::new(ami), journal: Part::new(journal) };
+    let ready = Readyz {
+        ready: ami.is_none() && journal.is_none(),
+        ami: Part::new(ami),
+        journal: Part::new(journal),
+    };
     answer(ready.ready, ready)
 }
 

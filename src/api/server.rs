@@ -27,7 +27,7 @@ use super::past::{CallName, FindError, LegsQuery, find};
 use super::probes::{self, Trusted};
 use super::replay::replay;
 use super::socket::Socket;
-use super::types::View;
+use super::types::{Live, View};
 use crate::calls::Update;
 use crate::journal::{JournalError, Selection};
 use crate::{clock, config};
@@ -97,8 +97,8 @@ impl Server {
     }
 
     /// Answers until told to stop.
-    pub async fn run(self, view: View, stop: CancellationToken) {
-        let whole = closed(&stop).merge(probes::open()).layer(Extension(Trusted)).with_state(view.clone());
+    pub async fn run(self, live: Live, stop: CancellationToken) {
+        let whole = closed(&stop).merge(probes::open()).layer(Extension(Trusted)).with_state(live.clone());
         let socket = &self.socket;
         let accept = || async {
             let (stream, _) = socket.listener.accept().await?;
@@ -114,7 +114,7 @@ impl Server {
         let on_socket = connections::serve(accept, stop.clone());
         let Some((listener, _, token)) = self.tcp else { return on_socket.await };
         let router =
-            listen::guarded(probes::open().with_state(view.clone()), closed(&stop).with_state(view), token);
+            listen::guarded(probes::open().with_state(live.clone()), closed(&stop).with_state(live), token);
         let accept = || async {
             let (stream, _) = listener.accept().await?;
             Ok((stream, router.clone()))
@@ -124,10 +124,11 @@ impl Server {
 }
 
 /// What takes a token, or a place in the socket's group.
-fn closed(stop: &CancellationToken) -> Router<View> {
+fn closed(stop: &CancellationToken) -> Router<Live> {
     Router::new()
         .route("/status", get(status))
         .route("/tail", get(tail))
+        .route("/reload", post(reload))
         .route("/legs", get(legs))
         .route("/trace/{call}", get(trace))
         .route("/dead", post(dead))
@@ -185,6 +186,14 @@ fn json(answer: Result<impl Serialize, JournalError>) -> Response {
 
 async fn status(State(view): State<View>) -> Response {
     json(view.status().await)
+}
+
+/// Reads the configuration again; a refusal is an answer as well.
+async fn reload(State(live): State<Live>) -> Response {
+    match live.reload().await {
+        Some(reloaded) => Json(reloaded).into_response(),
+        None => (StatusCode::NOT_FOUND, "this agent has no configuration file to read again").into_response(),
+    }
 }
 
 /// Legs, newest first, as a JSON array.

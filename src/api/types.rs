@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use parsers::Micros;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ami::{AmiHealth, AmiWatch};
-use crate::config::Config;
+use crate::config::{Change, Config, Fault};
 use crate::ingest::IngestHealth;
-use crate::journal::{Journal, JournalError, JournalStatus, RouteId};
+use crate::journal::{Journal, JournalError, JournalStatus, RouteId, RouteStatus};
 use crate::metrics::Process;
 use crate::pulse::Pulse;
-use crate::routes::RouteHealth;
+use crate::routes::{Paused, RouteHealth};
 
 /// More is not listed: somebody should long have looked.
 const MOST_PUT_ASIDE: usize = 100;
@@ -62,7 +62,7 @@ pub struct AgentStatus {
 pub struct RouteView {
     /// Its name.
     pub route: RouteId,
-    /// `nimbox` or `webhook`.
+    /// `nimbox` or `webhook`; `none` where something is left of a sink that is not configured now.
     pub kind: String,
     /// Where to, without secrets: scheme, host and port.
     pub to: String,
@@ -94,6 +94,67 @@ pub struct View {
     pub(crate) pulse: watch::Receiver<Pulse>,
 }
 
+/// The view as a reload last made it, and the way to ask for a reload.
+#[derive(Clone, Debug)]
+pub struct Live {
+    view: watch::Receiver<View>,
+    reload: mpsc::Sender<oneshot::Sender<Reloaded>>,
+}
+
+/// What came of a request to read the configuration again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum Reloaded {
+    /// It is in force.
+    Applied {
+        /// What is another now.
+        changes: Vec<Change>,
+        /// What will be after a restart.
+        restart: Vec<Change>,
+        /// What follows from it and should be known.
+        warnings: Vec<String>,
+    },
+    /// It has faults; the one before goes on.
+    Invalid {
+        /// All of them.
+        faults: Vec<Fault>,
+    },
+    /// It has no faults, but may not take the place of the one before, which goes on.
+    Refused {
+        /// The key.
+        key: String,
+        /// Why.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
+}
+
+impl Live {
+    /// With where requests to reload go.
+    pub const fn new(view: watch::Receiver<View>, reload: mpsc::Sender<oneshot::Sender<Reloaded>>) -> Self {
+        Self { view, reload }
+    }
+
+    /// As of now.
+    pub fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// Asks for the configuration to be read again; `None` when nobody here can.
+    pub async fn reload(&self) -> Option<Reloaded> {
+        let (reply, answer) = oneshot::channel();
+        self.reload.send(reply).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+impl axum::extract::FromRef<Live> for View {
+    fn from_ref(live: &Live) -> Self {
+        live.view()
+    }
+}
+
 impl View {
     /// How everything stands.
     ///
@@ -103,6 +164,8 @@ impl View {
         let journal = self.journal.status().await?;
         let at = crate::clock::now();
         let ingest = self.ingest.borrow().clone();
+        let left = journal.routes.iter().filter_map(|route| self.left_over(route));
+        let routes = self.routes.iter().map(|known| route(known, at)).chain(left).collect();
         Ok(AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pbx: self.config.pbx.name.clone(),
@@ -113,11 +176,31 @@ impl View {
             events_minute: ingest.minute.count(at),
             ingest,
             journal,
-            routes: self.routes.iter().map(|known| route(known, at)).collect(),
+            routes,
             max_size: self.config.journal.max_size,
             quarantine: put_aside(&self.config.journal.directory),
             listen: self.listen,
             process: Process::now(),
+        })
+    }
+
+    /// What is left of a sink that the configuration does not have now, or has not enabled.
+    fn left_over(&self, left: &RouteStatus) -> Option<RouteView> {
+        let counters = left.counters;
+        let known = left.route.0.is_empty() || self.routes.iter().any(|(route, ..)| *route == left.route);
+        if known || counters.pending + counters.dead == 0 {
+            return None;
+        }
+        let reason = "unconfigured".to_owned();
+        let why = format!("no sink of this name is configured and enabled; {} wait", counters.pending);
+        let remedy = "configure it again and `callpost reload`: they go out then, in order; until then nothing of it is given up".to_owned();
+        let paused = Paused { since: self.started, reason, why, remedy, probe: None };
+        Some(RouteView {
+            route: left.route.clone(),
+            kind: "none".to_owned(),
+            to: String::new(),
+            health: RouteHealth { paused: Some(paused), ..RouteHealth::default() },
+            delivered_minute: 0,
         })
     }
 }

@@ -19,6 +19,7 @@ mod out;
 mod past;
 mod program;
 mod receive;
+mod reload;
 mod replay;
 mod source;
 mod status;

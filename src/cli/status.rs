@@ -203,7 +203,7 @@ fn routes(out: &mut Out, status: &AgentStatus) -> io::Result<()> {
         }
     }
     for route in &status.journal.routes {
-        of_journal(out, status, route)?;
+        of_journal(out, route)?;
     }
     conservation(out, &status.journal.routes)
 }
@@ -267,17 +267,10 @@ fn remarks(out: &mut Out, status: &AgentStatus, view: &RouteView) -> io::Result<
 }
 
 /// What the journal holds of a route, configured still or not.
-fn of_journal(out: &mut Out, status: &AgentStatus, route: &RouteStatus) -> io::Result<()> {
+fn of_journal(out: &mut Out, route: &RouteStatus) -> io::Result<()> {
     let name =
         if route.route.0.is_empty() { "all routes".to_owned() } else { paint(style::NAME, &route.route.0) };
     let counters = &route.counters;
-    let configured = status.routes.iter().any(|view| view.route == route.route);
-    if !configured && counters.pending > 0 {
-        let wait = plural(counters.pending, "delivery waits", "deliveries wait");
-        let text = format!("{wait}, but the route is not configured any more");
-        out.line(format!("{name}: {}", paint(style::WARN, text)))?;
-        out.line("    -> they go out once a sink of that name is configured again")?;
-    }
     if counters.dead > 0 {
         let letters = plural(counters.dead, "dead letter", "dead letters");
         out.line(format!("{name}: {}", paint(style::BAD, letters)))?;

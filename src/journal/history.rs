@@ -1,9 +1,9 @@
 //! The history thread: copies settled generations into the days of their calls, removes days when
 //! their time has come, and answers questions about the past ([`super::lookup`]).
 //!
-//! A call's messages, updates, CDR rows and deliveries are JSON lines, each led by a letter (`m`,
-//! `u`, `d`, `e`), deflated in runs; a run's key names the call and the generation it came from, so
-//! copying again after a crash writes the same keys. A generation is reported as copied only when
+//! A call's messages, updates, CDR rows, mergers and deliveries are JSON lines, each led by a letter
+//! (`m`, `u`, `d`, `l`, `e`), deflated in runs; a run's key names the call and the generation it came
+//! from, so copying again after a crash writes the same keys. A generation is reported as copied only when
 //! all of it is on disk.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -14,6 +14,8 @@ mod config;
 mod expect;
 mod lab;
 mod ladder;
+mod operate;
+mod operate_http;
 mod promises;
 mod real_asterisk;
 mod real_asterisk_recovery;
