@@ -17,6 +17,7 @@ mod answer;
 mod archive;
 mod book;
 mod command;
+mod compact;
 mod due;
 mod encode;
 mod engine;
