@@ -92,6 +92,12 @@ impl Tracker {
         (Self { state }, faults)
     }
 
+    /// Another configuration, for what begins from now on: who a channel belongs to is settled when it
+    /// is first seen. `pbx.name` must be the same.
+    pub fn reconfigure(&mut self, config: &crate::config::Config) {
+        self.state.who = Who::new(config);
+    }
+
     /// Takes one input and says what it led to.
     pub fn handle(&mut self, input: Input<'_>, now: Micros) -> Step {
         let mut step = self.step(input, now);

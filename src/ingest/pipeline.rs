@@ -52,12 +52,26 @@ pub struct IngestHealth {
     pub rebuilds: u64,
 }
 
+/// What ingest goes by.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Rises with each reload.
+    pub number: u64,
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Its routes.
+    pub routes: Arc<Routes>,
+}
+
 /// Feeds the tracker and appends what it says.
 #[derive(Debug)]
 pub struct Ingest {
-    config: Arc<Config>,
+    rules: Rules,
+    /// Those to go by from the next input on.
+    latest: watch::Receiver<Rules>,
+    /// The number of those that it goes by.
+    followed: watch::Sender<u64>,
     journal: Journal,
-    routes: Arc<Routes>,
     tracker: Tracker,
     gathered: Gathered,
     /// Number of the last batch made, kept in the journal with it.
@@ -90,19 +104,21 @@ struct Gathered {
 type Commit = Pin<Box<dyn Future<Output = Result<(), JournalError>> + Send>>;
 
 impl Ingest {
-    /// With the open objects as the journal has them.
+    /// With the open objects as the journal has them. The receiver tells which rules it goes by.
     pub fn new(
-        config: Arc<Config>,
+        mut latest: watch::Receiver<Rules>,
         journal: Journal,
-        routes: Arc<Routes>,
         objects: Vec<(ObjectKey, Vec<u8>)>,
         health: watch::Sender<IngestHealth>,
-    ) -> Self {
+    ) -> (Self, watch::Receiver<u64>) {
+        let rules = latest.borrow_and_update().clone();
+        let (followed, follows) = watch::channel(rules.number);
         let mut ingest = Self {
-            tracker: Tracker::new(&config),
-            config,
+            tracker: Tracker::new(&rules.config),
+            rules,
+            latest,
+            followed,
             journal,
-            routes,
             gathered: Gathered::default(),
             number: 0,
             failing: false,
@@ -110,7 +126,7 @@ impl Ingest {
             health,
         };
         ingest.restore(objects);
-        ingest
+        (ingest, follows)
     }
 
     /// Runs until the feed ends and everything gathered is on disk.
@@ -196,6 +212,7 @@ impl Ingest {
         tokio::select! {
             // What already happened goes before what time alone would decide.
             biased;
+            () = changed(&mut self.latest) => self.follow(),
             item = feed.recv() => match item {
                 Some(item) => self.feed(Fed::Item(item)),
                 None => return false,
@@ -203,6 +220,13 @@ impl Ingest {
             () = tick => self.feed(Fed::Tick(clock::now())),
         }
         true
+    }
+
+    /// What is gathered already stays as it was made.
+    fn follow(&mut self) {
+        self.rules = self.latest.borrow_and_update().clone();
+        self.tracker.reconfigure(&self.rules.config);
+        self.followed.send_replace(self.rules.number);
     }
 
     /// Takes what already waits.
@@ -234,7 +258,7 @@ impl Ingest {
             gathered.batch.messages.push(Traced { calls: step.calls.clone(), message });
         }
         gathered.updates += step.updates.len() as u64;
-        take(step, &self.routes, &mut gathered.batch);
+        take(step, &self.rules.routes, &mut gathered.batch);
         gathered.fed.push(fed);
     }
 
@@ -263,7 +287,7 @@ impl Ingest {
         let number = objects.iter().position(|(key, _)| *key == name).map(|at| objects.swap_remove(at).1);
         let number = number.and_then(|text| String::from_utf8(text).ok()?.parse().ok());
         self.number = number.unwrap_or_default();
-        let (tracker, unreadable) = Tracker::restore(&self.config, objects, clock::now());
+        let (tracker, unreadable) = Tracker::restore(&self.rules.config, objects, clock::now());
         self.tracker = tracker;
         for object in unreadable {
             tracing::error!(%object, "an open object of the journal could not be read");
@@ -344,6 +368,13 @@ impl Ingest {
     }
 }
 
+/// Waits for other rules; for ever where nobody makes any.
+async fn changed(latest: &mut watch::Receiver<Rules>) {
+    if latest.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Where the number of the last batch stands among the open objects.
 fn batch_number() -> ObjectKey {
     ObjectKey("#batch".into())
@@ -362,8 +393,9 @@ fn urgent(fed: &Fed, step: &Step) -> Option<Micros> {
 
 /// Puts what the tracker said into the batch, with what routes want of it.
 fn take(step: Step, routes: &Routes, batch: &mut Batch) {
-    for update in step.updates {
+    for mut update in step.updates {
         batch.outbox.extend(routes.select(&update));
+        update.conceal();
         batch.updates.push(update);
     }
     for group in step.groups {
@@ -373,6 +405,7 @@ fn take(step: Step, routes: &Routes, batch: &mut Batch) {
         let call = group.call;
         batch.cdrs.extend(group.rows.into_iter().map(|row| (call.clone(), row.cdr)));
     }
+    batch.mergers.extend(step.mergers);
     batch.ended.extend(step.ended);
     let nobody = RouteId("".into());
     batch.skipped.extend(step.skipped.into_iter().map(|reason| (nobody.clone(), reason.to_owned())));
@@ -406,5 +439,90 @@ impl Lags {
         sorted.sort_unstable();
         let at = |hundredth: usize| sorted.get(sorted.len() * hundredth / 100).copied().unwrap_or(0);
         Some((at(50), at(99)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::config::{Environment, load_text};
+    use crate::journal::Payload;
+
+    /// A digit that nothing else contains.
+    const PRESSED: char = '♠';
+
+    const CONFIG: &str = r#"
+[pbx]
+name = "hq"
+trunks = ["PJSIP/trunk"]
+[[webhook]]
+name = "digits"
+url = "https://hooks.example.com/digits"
+events = ["call.state", "call.dtmf"]
+[[webhook]]
+name = "masked"
+url = "https://hooks.example.com/masked"
+events = ["call.dtmf"]
+dtmf_mask = true
+[[webhook]]
+name = "states"
+url = "https://hooks.example.com/states"
+events = ["call.state"]
+"#;
+
+    /// The batches of a talk in which digits were pressed.
+    fn batches() -> Vec<Batch> {
+        let config =
+            load_text(CONFIG, "test", &Environment::default()).unwrap_or_else(|why| panic!("{why:?}"));
+        let routes = Routes::new(&config.config);
+        let mut tracker = Tracker::new(&config.config);
+        let stream = include_str!("../../fixtures/ami/22/s16_dtmf.ami").replace("Digit: 2\r", "Digit: ♠\r");
+        let mut buffer = bytes::BytesMut::from("Asterisk Call Manager/11.0.0\r\n");
+        buffer.extend_from_slice(stream.as_bytes());
+        let mut codec = parsers::ami::Codec::default();
+        let mut batches = Vec::new();
+        while let Some(frame) = tokio_util::codec::Decoder::decode(&mut codec, &mut buffer).unwrap() {
+            let parsers::ami::Frame::Message(message) = frame else { continue };
+            let Some(event) = parsers::ami::Event::parse(&message) else { continue };
+            let at = event.at.unwrap_or_default();
+            let step = tracker.handle(Input::Event(&event), at);
+            let mut batch = Batch::default();
+            let calls = step.calls.clone();
+            batch.messages.push(Traced { calls, message: trace_message(&message, at) });
+            take(step, &routes, &mut batch);
+            batches.push(batch);
+        }
+        batches
+    }
+
+    #[test]
+    fn a_digit_is_kept_for_the_receivers_that_asked_for_it_and_nowhere_else() {
+        let mut bodies = Vec::new();
+        for mut batch in batches() {
+            for made in std::mem::take(&mut batch.outbox) {
+                if let Payload::Webhook { event, body } = made.payload
+                    && event == "call.dtmf"
+                {
+                    bodies.push((made.route.0.to_string(), body));
+                }
+            }
+            for (_, value) in &batch.objects {
+                assert!(!String::from_utf8_lossy(value.as_deref().unwrap_or_default()).contains(PRESSED));
+            }
+            assert!(!format!("{batch:?}").contains(PRESSED), "{batch:?}");
+        }
+        let of = |route: &str| bodies.iter().filter(|(name, _)| name == route).collect::<Vec<_>>();
+        let with = |route: &str| of(route).iter().filter(|(_, body)| body.contains(PRESSED)).count();
+        assert_eq!((of("digits").len(), of("masked").len(), of("states").len()), (4, 4, 0));
+        assert_eq!((with("digits"), with("masked")), (1, 0), "{bodies:?}");
+
+        for (_, body) in bodies {
+            let mut payload = Payload::Webhook { event: "call.dtmf".to_owned(), body };
+            assert!(payload.conceal());
+            let Payload::Webhook { body, .. } = payload else { panic!("it stays a webhook") };
+            assert!(!body.contains(PRESSED) && body.contains(r#""digit":"*","digit_by":""#), "{body}");
+        }
     }
 }

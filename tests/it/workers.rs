@@ -8,7 +8,7 @@ use std::time::Duration;
 use callpost::calls::{CallKey, UpdateId};
 use callpost::config::{Config, Environment, load_text};
 use callpost::journal::{Batch, Counters, Journal, JournalOptions, Outgoing, Payload, RouteId};
-use callpost::routes::{BreakerState, RouteHealth, Routes, Worker};
+use callpost::routes::{BreakerState, Orders, RouteHealth, Routes, Worker};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -44,6 +44,7 @@ fn open(directory: &Path) -> Journal {
 
 /// A worker that runs, and how it fares.
 struct Running {
+    orders: watch::Sender<Orders>,
     health: watch::Receiver<RouteHealth>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -52,9 +53,9 @@ struct Running {
 impl Running {
     fn start(config: &Config, journal: &Journal) -> Self {
         let routes = Routes::new(config);
-        let (worker, health) = Worker::new(&routes.routes[0], config, journal.clone());
+        let (worker, orders, health) = Worker::new(&routes.routes[0], journal.clone());
         let stop = CancellationToken::new();
-        Self { health, task: tokio::spawn(worker.run(stop.clone())), stop }
+        Self { health, orders, task: tokio::spawn(worker.run(stop.clone())), stop }
     }
 
     async fn until(&mut self, what: impl FnMut(&RouteHealth) -> bool) -> RouteHealth {
