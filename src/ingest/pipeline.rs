@@ -352,8 +352,9 @@ fn batch_number() -> ObjectKey {
 
 /// Puts what the tracker said into the batch, with what routes want of it.
 fn take(step: Step, routes: &Routes, batch: &mut Batch) {
-    for update in step.updates {
+    for mut update in step.updates {
         batch.outbox.extend(routes.select(&update));
+        update.conceal();
         batch.updates.push(update);
     }
     for group in step.groups {
@@ -370,6 +371,7 @@ fn take(step: Step, routes: &Routes, batch: &mut Batch) {
             None => batch.objects.push((key, value)),
         }
     }
+    batch.mergers.extend(step.mergers);
     batch.ended.extend(step.ended);
     let nobody = RouteId("".into());
     batch.skipped.extend(step.skipped.into_iter().map(|reason| (nobody.clone(), reason.to_owned())));
@@ -403,5 +405,90 @@ impl Lags {
         sorted.sort_unstable();
         let at = |hundredth: usize| sorted.get(sorted.len() * hundredth / 100).copied().unwrap_or(0);
         Some((at(50), at(99)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::config::{Environment, load_text};
+    use crate::journal::Payload;
+
+    /// A digit that nothing else contains.
+    const PRESSED: char = '♠';
+
+    const CONFIG: &str = r#"
+[pbx]
+name = "hq"
+trunks = ["PJSIP/trunk"]
+[[webhook]]
+name = "digits"
+url = "https://hooks.example.com/digits"
+events = ["call.state", "call.dtmf"]
+[[webhook]]
+name = "masked"
+url = "https://hooks.example.com/masked"
+events = ["call.dtmf"]
+dtmf_mask = true
+[[webhook]]
+name = "states"
+url = "https://hooks.example.com/states"
+events = ["call.state"]
+"#;
+
+    /// The batches of a talk in which digits were pressed.
+    fn batches() -> Vec<Batch> {
+        let config =
+            load_text(CONFIG, "test", &Environment::default()).unwrap_or_else(|why| panic!("{why:?}"));
+        let routes = Routes::new(&config.config);
+        let mut tracker = Tracker::new(&config.config);
+        let stream = include_str!("../../fixtures/ami/22/s16_dtmf.ami").replace("Digit: 2\r", "Digit: ♠\r");
+        let mut buffer = bytes::BytesMut::from("Asterisk Call Manager/11.0.0\r\n");
+        buffer.extend_from_slice(stream.as_bytes());
+        let mut codec = parsers::ami::Codec::default();
+        let mut batches = Vec::new();
+        while let Some(frame) = tokio_util::codec::Decoder::decode(&mut codec, &mut buffer).unwrap() {
+            let parsers::ami::Frame::Message(message) = frame else { continue };
+            let Some(event) = parsers::ami::Event::parse(&message) else { continue };
+            let at = event.at.unwrap_or_default();
+            let step = tracker.handle(Input::Event(&event), at);
+            let mut batch = Batch::default();
+            let calls = step.calls.clone();
+            batch.messages.push(Traced { calls, message: trace_message(&message, at) });
+            take(step, &routes, &mut batch);
+            batches.push(batch);
+        }
+        batches
+    }
+
+    #[test]
+    fn a_digit_is_kept_for_the_receivers_that_asked_for_it_and_nowhere_else() {
+        let mut bodies = Vec::new();
+        for mut batch in batches() {
+            for made in std::mem::take(&mut batch.outbox) {
+                if let Payload::Webhook { event, body } = made.payload
+                    && event == "call.dtmf"
+                {
+                    bodies.push((made.route.0.to_string(), body));
+                }
+            }
+            for (_, value) in &batch.objects {
+                assert!(!String::from_utf8_lossy(value.as_deref().unwrap_or_default()).contains(PRESSED));
+            }
+            assert!(!format!("{batch:?}").contains(PRESSED), "{batch:?}");
+        }
+        let of = |route: &str| bodies.iter().filter(|(name, _)| name == route).collect::<Vec<_>>();
+        let with = |route: &str| of(route).iter().filter(|(_, body)| body.contains(PRESSED)).count();
+        assert_eq!((of("digits").len(), of("masked").len(), of("states").len()), (4, 4, 0));
+        assert_eq!((with("digits"), with("masked")), (1, 0), "{bodies:?}");
+
+        for (_, body) in bodies {
+            let mut payload = Payload::Webhook { event: "call.dtmf".to_owned(), body };
+            assert!(payload.conceal());
+            let Payload::Webhook { body, .. } = payload else { panic!("it stays a webhook") };
+            assert!(!body.contains(PRESSED) && body.contains(r#""digit":"*","digit_by":""#), "{body}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use super::pack::{self, deflate};
 use super::pool::Pool;
 use super::seek::{self, Token};
 use super::types::{DeliveryKey, TraceDelivery, TraceMessage};
-use crate::calls::{CallKey, LegUpdate, Update, UpdateBody};
+use crate::calls::{CallKey, LegUpdate, Merger, Update, UpdateBody};
 
 /// Lines deflated together.
 const RUN: usize = 32 * 1024;
@@ -252,6 +252,9 @@ impl Cluster {
                     cluster.began.get_or_insert(start);
                 }
             }),
+            kind::MERGER => self.add_line(b'l', &payload, |cluster, merger: &Merger, _| {
+                cluster.began.get_or_insert(merger.at);
+            }),
             kind::ENTRY => {
                 if let (Some(at), Some(entry)) = (place_in(key), StoredEntry::decode(&payload)) {
                     self.entries.insert(at, entry);
@@ -310,18 +313,22 @@ impl Cluster {
     }
 }
 
-/// Entries with their outcomes, in order.
+/// Entries with their outcomes, in order; what only the receiver may see is left out.
 pub(super) fn deliveries(
     entries: BTreeMap<DeliveryKey, StoredEntry>,
     outcomes: &mut BTreeMap<DeliveryKey, StoredOutcome>,
 ) -> Vec<TraceDelivery> {
     let join = |(at, stored): (DeliveryKey, StoredEntry)| {
-        let outcome = outcomes.remove(&at);
+        let mut outcome = outcomes.remove(&at);
+        let mut payload = stored.entry.payload;
+        if payload.conceal() {
+            outcome.iter_mut().for_each(|outcome| outcome.settlement.conceal());
+        }
         TraceDelivery {
             route: stored.entry.route,
             id: stored.entry.id,
             accepted: Micros(stored.accepted),
-            payload: stored.entry.payload,
+            payload,
             attempts: outcome.as_ref().map_or(0, |outcome| outcome.attempts),
             settled: outcome.map(|outcome| (Micros(outcome.at), outcome.settlement)),
         }

@@ -27,6 +27,8 @@ pub(super) struct Prepared {
     /// One for each update.
     pub(super) update_payloads: Vec<Vec<u8>>,
     pub(super) cdrs: Vec<(CallKey, Vec<u8>)>,
+    /// Each merger under both of its calls.
+    pub(super) mergers: Vec<(CallKey, Vec<u8>)>,
     pub(super) outbox: Vec<PreparedEntry>,
     /// The parts of each object, or none when it is gone.
     pub(super) objects: Vec<(ObjectKey, Vec<Vec<u8>>)>,
@@ -130,6 +132,15 @@ pub(super) fn prepare(batch: Batch) -> Result<Prepared, JournalError> {
         out.bytes += payload.len();
         out.records += 1;
         out.cdrs.push((call, payload));
+    }
+    for merger in batch.mergers {
+        let payload = pack::pack(json(&merger)?);
+        for call in [merger.from, merger.into] {
+            name_fits(&call.0)?;
+            out.bytes += payload.len();
+            out.records += 1;
+            out.mergers.push((call, payload.clone()));
+        }
     }
     for Outgoing { route, id, call, ordered, payload } in batch.outbox {
         let entry = PreparedEntry::new(&Entry { route, id, call, ordered, payload })?;

@@ -29,6 +29,7 @@ mod outbox;
 mod pack;
 mod pool;
 mod reopen;
+mod replay;
 mod salvage;
 mod schedule;
 mod seek;
@@ -44,6 +45,6 @@ mod writer;
 pub use store::Journal;
 pub use types::{
     Batch, Counters, DeadLetter, Delivery, DeliveryKey, HistoryFilter, JournalError, JournalOptions,
-    JournalStatus, LegRecord, Outgoing, Payload, Recovered, RouteId, RouteStatus, Settlement, Trace,
-    TraceDelivery, TraceMessage, Traced,
+    JournalStatus, LegRecord, Outgoing, Payload, Recovered, Replayed, RouteId, RouteStatus, Selection,
+    Settlement, Trace, TraceDelivery, TraceMessage, Traced,
 };

@@ -196,6 +196,8 @@ impl Writer {
             | Command::Objects(_)
             | Command::Note(..)
             | Command::Dead { .. }
+            | Command::DeadMarks(..)
+            | Command::Again(..)
             | Command::DeadRetry { .. }
             | Command::DeadDrop { .. }
             | Command::Status(_)
