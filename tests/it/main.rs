@@ -19,6 +19,7 @@ mod real_asterisk;
 mod real_asterisk_recovery;
 mod real_asterisk_storm;
 mod receiver;
+mod reload;
 mod replay;
 mod scenarios;
 mod sinks;
