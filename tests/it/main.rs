@@ -15,6 +15,8 @@ mod conservation;
 mod expect;
 mod lab;
 mod ladder;
+mod operate;
+mod operate_http;
 mod oracle;
 mod promises;
 mod real_asterisk;
