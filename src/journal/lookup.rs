@@ -318,7 +318,7 @@ fn trace_generation(store: &Store, call: &CallKey, trace: &mut Trace) -> Result<
     store.scan(&key::records(number), |key, payload| {
         let (Some(kind), Ok(payload)) = (key.get(9), payload) else { return true };
         match *kind {
-            kind::MESSAGE => trace.messages.extend(pack::read(&payload)),
+            kind::MESSAGE => trace.messages.extend(pack::messages(&payload)),
             kind::UPDATE => trace.updates.extend(pack::read(&payload)),
             kind::CDR => trace.cdrs.extend(pack::read(&payload)),
             kind::MERGER => add_merger(trace, pack::read(&payload)),
