@@ -10,6 +10,7 @@ use clap::builder::styling::AnsiColor;
 use clap::{Args, Parser, Subcommand};
 use url::Url;
 
+use super::when::When;
 use crate::api::{CallName, MOST_LEGS};
 use crate::config::{DEFAULT_FILE, duration};
 
@@ -123,9 +124,18 @@ pub(super) struct Calls {
     /// Only those from or to this number, exactly as shown
     #[arg(long, value_name = "NUMBER")]
     pub number: Option<String>,
-    /// Only those that began in this time, as 2h
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    /// Only those that were missed
+    #[arg(long, conflicts_with = "live")]
+    pub missed: bool,
+    /// Only those that began in the last so long, as 30m or 2h
+    #[arg(long, value_name = "TIME", value_parser = ago, conflicts_with_all = ["from", "to"])]
     pub since: Option<Duration>,
+    /// Only those that began then or later: a day, a time, or both, as "2026-11-21 14:30"
+    #[arg(long, value_name = "WHEN")]
+    pub from: Option<When>,
+    /// Only those that began before that time, or on that day or before
+    #[arg(long, value_name = "WHEN")]
+    pub to: Option<When>,
     /// At most so many legs
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = limit)]
     pub limit: usize,
@@ -205,6 +215,10 @@ fn speed(text: &str) -> Result<f64, String> {
 
 fn time(text: &str) -> Result<Duration, String> {
     duration(text).ok_or_else(|| "not a duration, as 50ms or 2s".to_owned())
+}
+
+fn ago(text: &str) -> Result<Duration, String> {
+    duration(text).ok_or_else(|| "not a duration, as 30m, 2h or 7 days".to_owned())
 }
 
 fn limit(text: &str) -> Result<usize, String> {

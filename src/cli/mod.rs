@@ -19,6 +19,7 @@ mod receive;
 mod status;
 mod tail;
 mod trace;
+mod when;
 
 pub use exit::{CliError, Done};
 pub use ladder::{Line, Look, ladder};
