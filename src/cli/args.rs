@@ -60,6 +60,8 @@ pub(super) enum Command {
     Receive(Receive),
     /// Show what the number rules make of a number, rule by rule
     Number(Number),
+    /// Let the running agent read its configuration again; says what changed, or why it may not
+    Reload(Reload),
     /// How the running agent stands: connection, journal, routes
     Status(Status),
     /// Calls, live or past: who with whom, how it went, and what to give to trace
@@ -106,6 +108,12 @@ pub(super) struct Demo {
     /// Deliver there, as to `callpost receive`, in place of the demo's own receiver
     #[arg(long, value_name = "URL")]
     pub to: Option<Url>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Reload {
     #[command(flatten)]
     pub output: Output,
 }

@@ -16,6 +16,7 @@ mod out;
 mod past;
 mod program;
 mod receive;
+mod reload;
 mod status;
 mod tail;
 mod trace;

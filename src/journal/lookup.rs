@@ -280,14 +280,21 @@ fn call_legs(store: &Store, call: &CallKey, found: &mut Found<'_>) -> Result<(),
 
 fn each_line(store: &Store, call: &CallKey, mut visit: impl FnMut(u8, &[u8])) -> Result<(), Fault> {
     store.scan(&runs_of(call), |_, payload| {
-        let run = payload.ok().and_then(|payload| inflate(&payload, RUN_CAP)).unwrap_or_default();
-        for line in run.split(|byte| *byte == b'\n') {
-            if let Some((letter, json)) = line.split_first() {
-                visit(*letter, json);
-            }
+        if let Ok(run) = payload {
+            run_lines(&run, &mut visit);
         }
         true
     })
+}
+
+/// The lines of a run, each as its letter and its JSON.
+pub(super) fn run_lines(run: &[u8], mut visit: impl FnMut(u8, &[u8])) {
+    let lines = inflate(run, RUN_CAP).unwrap_or_default();
+    for line in lines.split(|byte| *byte == b'\n') {
+        if let Some((letter, json)) = line.split_first() {
+            visit(*letter, json);
+        }
+    }
 }
 
 fn add_line(trace: &mut Trace, letter: u8, json: &[u8]) {
@@ -312,7 +319,7 @@ fn trace_generation(store: &Store, call: &CallKey, trace: &mut Trace) -> Result<
     store.scan(&key::records(number), |key, payload| {
         let (Some(kind), Ok(payload)) = (key.get(9), payload) else { return true };
         match *kind {
-            kind::MESSAGE => trace.messages.extend(pack::read(&payload)),
+            kind::MESSAGE => trace.messages.extend(pack::messages(&payload)),
             kind::UPDATE => trace.updates.extend(pack::read(&payload)),
             kind::CDR => trace.cdrs.extend(pack::read(&payload)),
             kind::MERGER => add_merger(trace, pack::read(&payload)),

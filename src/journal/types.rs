@@ -374,6 +374,41 @@ pub struct HistoryFilter {
     pub limit: usize,
 }
 
+/// Which deliveries: all that is given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Selection {
+    /// Accepted at or after.
+    pub from: Option<Micros>,
+    /// Accepted before.
+    pub to: Option<Micros>,
+    /// Of this route.
+    pub route: Option<RouteId>,
+    /// With this id.
+    pub id: Option<UpdateId>,
+}
+
+impl Selection {
+    /// Whether a delivery is meant.
+    pub fn matches(&self, route: &RouteId, id: &UpdateId, accepted: Micros) -> bool {
+        self.from.is_none_or(|from| accepted >= from)
+            && self.to.is_none_or(|to| accepted < to)
+            && self.route.as_ref().is_none_or(|wanted| wanted == route)
+            && self.id.as_ref().is_none_or(|wanted| wanted == id)
+    }
+}
+
+/// What a replay sends again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    /// Deliveries that had been made, refused or dropped.
+    pub settled: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Matched but left alone: they wait still.
+    pub waiting: u64,
+}
+
 /// A leg as it stands or ended: the last update of it.
 pub type LegRecord = Update;
 
