@@ -9,9 +9,12 @@
 mod agent;
 mod ami;
 mod asterisk;
+mod canary;
 mod cli;
 mod config;
+mod delivery;
 mod expect;
+mod h2;
 mod lab;
 mod ladder;
 mod promises;
