@@ -24,6 +24,8 @@ const MAX_ANSWER: usize = 16 * 1024;
 /// Headers above this are refused: over HTTP/2 while they come, over HTTP/1 once hyper has read them,
 /// which it does up to about 400 KiB.
 const MAX_HEADERS: u32 = 16 * 1024;
+/// Shorter parts of a URL are words.
+const LIKE_A_TOKEN: usize = 12;
 const IDLE: Duration = Duration::from_secs(60);
 
 /// What a receiver said.
@@ -122,8 +124,18 @@ impl Http {
     pub fn redact(&self, text: &str) -> String {
         let delivery = &self.settings.delivery;
         let url = &delivery.url;
-        let text = without(text, url.as_str(), "[url]");
-        let mut text = without(&text, &url[Position::BeforePath..], "[url]");
+        let mut text = text.to_owned();
+        for part in [url.as_str(), &url[Position::BeforePath..], url.path(), url.query().unwrap_or_default()]
+        {
+            text = without(&text, part, "[url]");
+        }
+        // a token alone, as many receivers have one in the path or the query
+        let values: Vec<_> = url.query_pairs().map(|(_, value)| value).collect();
+        let segments = url.path_segments().into_iter().flatten();
+        for part in segments.chain(values.iter().map(AsRef::as_ref)).filter(|part| part.len() >= LIKE_A_TOKEN)
+        {
+            text = without(&text, part, "[url]");
+        }
         for (_, value) in &delivery.headers {
             text = without(&text, value.expose_secret(), "[header]");
         }

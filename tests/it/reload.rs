@@ -147,7 +147,9 @@ pub async fn play(pbx: &Pbx, rounds: u32) {
 pub async fn play_from(pbx: &Pbx, first: u32, rounds: u32) {
     let recordings = SCENES.map(|scene| Recording::new(scene.stream));
     for round in first..first + rounds {
-        let seconds = callpost::clock::now().secs() - recordings[0].first().secs() - 60;
+        // each round's calls have seconds, and so NiMbox keys, of their own
+        let seconds =
+            callpost::clock::now().secs() - recordings[0].first().secs() - 40_000 + 60 * i64::from(round);
         let longest = recordings.iter().map(|recording| recording.messages.len()).max().unwrap();
         for line in 0..longest {
             for (n, recording) in (0u32..).zip(&recordings) {
