@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parsers::Micros;
+use parsers::ami::EventKind;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::trace::trace_message;
 use crate::ami::{Feed, FeedReceiver};
@@ -16,10 +18,15 @@ use crate::calls::{CdrSource, Input, ObjectKey, Step, Tracker};
 use crate::clock;
 use crate::config::Config;
 use crate::journal::{Batch, Journal, JournalError, RouteId, Traced};
+use crate::metrics::{Histogram, Minute, buckets};
 use crate::routes::Routes;
 
 /// Records of one batch: the journal's own group (`delivery.md` R2).
 const MAX_RECORDS: usize = 256;
+/// What nobody outside learns of waits this long for company: most events change what is known of a
+/// channel and no more, and each flush costs more than many records. A crash meanwhile loses no more
+/// than one that came so much earlier; what is sent is never waited with.
+const LINGER: Duration = Duration::from_millis(20);
 /// First wait after a failed commit, doubled up to [`REBUILD_MAX`].
 const REBUILD_MIN: Duration = Duration::from_millis(100);
 /// Longest wait after a failed commit.
@@ -36,10 +43,16 @@ pub struct IngestHealth {
     pub events: u64,
     /// Updates journalled.
     pub updates: u64,
-    /// From an event's arrival to the disk, median, microseconds.
+    /// From the arrival of an event that led to something to the disk, median, microseconds.
     pub lag_p50: u64,
     /// The 99th percentile.
     pub lag_p99: u64,
+    /// From an event's arrival to the disk, all since the start.
+    #[serde(default)]
+    pub lag: Histogram,
+    /// Events of the last minute; [`AgentStatus`](crate::api::AgentStatus) tells the count.
+    #[serde(skip)]
+    pub minute: Minute,
     /// Where creates come from.
     pub cdr_source: Option<CdrSource>,
     /// Commits that failed and were made again.
@@ -89,6 +102,10 @@ struct Gathered {
     batch: Batch,
     fed: Vec<Fed>,
     updates: u64,
+    /// When the first of it was fed.
+    since: Option<Instant>,
+    /// When those arrived that led to something, which is not waited with.
+    urgent: Vec<Micros>,
 }
 
 type Commit = Pin<Box<dyn Future<Output = Result<(), JournalError>> + Send>>;
@@ -131,8 +148,10 @@ impl Ingest {
             }
             if open && !self.failing {
                 self.gather_more(&mut feed);
+                open = self.linger(&mut feed).await;
             }
-            let flying = std::mem::take(&mut self.gathered);
+            let mut flying = std::mem::take(&mut self.gathered);
+            flying.batch.objects = self.tracker.changed();
             let mut commit = self.commit(flying.batch);
             let committed = loop {
                 tokio::select! {
@@ -147,7 +166,7 @@ impl Ingest {
             match committed {
                 Ok(()) => {
                     self.failing = false;
-                    self.committed(&flying.fed, flying.updates);
+                    self.committed(&flying.fed, &flying.urgent, flying.updates);
                 }
                 Err(why) => {
                     if !self.rebuild(flying.fed, &why, &feed).await {
@@ -171,6 +190,22 @@ impl Ingest {
 
     fn has_room(&self) -> bool {
         self.gathered.batch.records() < MAX_RECORDS && self.gathered.fed.len() < MAX_RECORDS * 4
+    }
+
+    /// Lets what nobody waits for gather; false once the feed has ended.
+    async fn linger(&mut self, feed: &mut FeedReceiver) -> bool {
+        while let Some(since) =
+            self.gathered.since.filter(|_| self.gathered.urgent.is_empty() && self.has_room())
+        {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(since + LINGER) => break,
+                open = self.gather_one(feed) => if !open {
+                    return false;
+                },
+            }
+        }
+        true
     }
 
     /// Waits for one input; false once the feed has ended.
@@ -211,41 +246,44 @@ impl Ingest {
 
     fn feed(&mut self, fed: Fed) {
         let step = match &fed {
-            Fed::Item(Feed::Event { event, at, .. }) => self.tracker.handle(Input::Event(event), *at),
+            Fed::Item(Feed::Event { event, at, .. }) => self.tracker.step(Input::Event(event), *at),
             Fed::Item(Feed::Up { snapshot: Some(snapshot), at }) => {
-                self.tracker.handle(Input::Snapshot(snapshot), *at)
+                self.tracker.step(Input::Snapshot(snapshot), *at)
             }
             // Without a snapshot nothing is known of what was there before.
             Fed::Item(Feed::Up { snapshot: None, .. }) => Step::default(),
-            Fed::Item(Feed::Lost { at }) => self.tracker.handle(Input::Lost, *at),
-            Fed::Tick(at) => self.tracker.handle(Input::Tick, *at),
+            Fed::Item(Feed::Lost { at }) => self.tracker.step(Input::Lost, *at),
+            Fed::Tick(at) => self.tracker.step(Input::Tick, *at),
         };
-        let batch = &mut self.gathered.batch;
+        let gathered = &mut self.gathered;
+        gathered.since.get_or_insert_with(Instant::now);
+        if let Some(at) = urgent(&fed, &step) {
+            gathered.urgent.push(at);
+        }
         if let (Fed::Item(Feed::Event { event, message, at }), false) = (&fed, step.calls.is_empty()) {
             let message = trace_message(message, event.at.unwrap_or(*at));
-            batch.messages.push(Traced { calls: step.calls.clone(), message });
+            gathered.batch.messages.push(Traced { calls: step.calls.clone(), message });
         }
-        self.gathered.updates += step.updates.len() as u64;
-        take(step, &self.rules.routes, batch);
-        self.gathered.fed.push(fed);
+        gathered.updates += step.updates.len() as u64;
+        take(step, &self.rules.routes, &mut gathered.batch);
+        gathered.fed.push(fed);
     }
 
-    fn committed(&mut self, fed: &[Fed], updates: u64) {
+    fn committed(&mut self, fed: &[Fed], urgent: &[Micros], updates: u64) {
         let now = clock::now();
-        let mut events = 0;
-        for one in fed {
-            if let Fed::Item(Feed::Event { at, .. }) = one {
-                events += 1;
-                self.lags.add(u64::try_from(now.0.saturating_sub(at.0)).unwrap_or(0));
-            }
-        }
+        let events = fed.iter().filter(|fed| matches!(fed, Fed::Item(Feed::Event { .. }))).count() as u64;
+        let lag = |at: &Micros| u64::try_from(now.0.saturating_sub(at.0)).unwrap_or(0);
+        let lags: Vec<u64> = urgent.iter().map(lag).collect();
+        lags.iter().for_each(|lag| self.lags.add(*lag));
         let source = self.tracker.cdr_source();
-        let lags = self.lags.percentiles(now);
+        let percentiles = self.lags.percentiles(now);
         self.health.send_modify(|health| {
             health.events += events;
+            health.minute.add(events, now);
+            lags.iter().for_each(|lag| health.lag.observe(buckets::QUICK, *lag));
             health.updates += updates;
             health.cdr_source = source;
-            if let Some((p50, p99)) = lags {
+            if let Some((p50, p99)) = percentiles {
                 health.lag_p50 = p50;
                 health.lag_p99 = p99;
             }
@@ -314,7 +352,8 @@ impl Ingest {
         let mut inputs = inputs.into_iter();
         while let Some(fed) = inputs.next() {
             self.feed(fed);
-            let Gathered { mut batch, fed, updates } = std::mem::take(&mut self.gathered);
+            let Gathered { mut batch, fed, updates, urgent, .. } = std::mem::take(&mut self.gathered);
+            batch.objects = self.tracker.changed();
             let mut appended = self.commit(batch.clone()).await;
             if let Err(JournalError::TooLarge(bytes)) = appended {
                 tracing::error!(bytes, "an update is too large for the journal and was left out");
@@ -326,7 +365,7 @@ impl Ingest {
                 appended = self.commit(batch).await;
             }
             match appended {
-                Ok(()) => self.committed(&fed, updates),
+                Ok(()) => self.committed(&fed, &urgent, updates),
                 Err(JournalError::Closed) => return false,
                 Err(why) => {
                     let rest = fed.into_iter().chain(inputs).collect();
@@ -350,6 +389,17 @@ fn batch_number() -> ObjectKey {
     ObjectKey("#batch".into())
 }
 
+/// When an input arrived that led to something that is sent, or to a CDR, which Asterisk says once.
+/// What is fed otherwise is not to wait either.
+fn urgent(fed: &Fed, step: &Step) -> Option<Micros> {
+    let (at, always) = match fed {
+        Fed::Item(Feed::Event { event, at, .. }) => (*at, matches!(event.kind, EventKind::Cdr(_))),
+        Fed::Item(Feed::Up { at, .. } | Feed::Lost { at }) => (*at, true),
+        Fed::Tick(at) => (*at, false),
+    };
+    (always || !step.updates.is_empty() || !step.groups.is_empty()).then_some(at)
+}
+
 /// Puts what the tracker said into the batch, with what routes want of it.
 fn take(step: Step, routes: &Routes, batch: &mut Batch) {
     for mut update in step.updates {
@@ -363,13 +413,6 @@ fn take(step: Step, routes: &Routes, batch: &mut Batch) {
         batch.skipped.extend(skipped);
         let call = group.call;
         batch.cdrs.extend(group.rows.into_iter().map(|row| (call.clone(), row.cdr)));
-    }
-    for (key, value) in step.objects {
-        // The last state alone counts: one write an object and batch.
-        match batch.objects.iter_mut().find(|(known, _)| *known == key) {
-            Some(known) => known.1 = value,
-            None => batch.objects.push((key, value)),
-        }
     }
     batch.mergers.extend(step.mergers);
     batch.ended.extend(step.ended);

@@ -243,9 +243,7 @@ fn read_call(store: &Store, from: u64) -> Result<Option<(u64, Cluster)>, Fault> 
 impl Cluster {
     fn add(&mut self, kind: u8, key: &[u8], payload: Vec<u8>) {
         match kind {
-            kind::MESSAGE => self.add_line(b'm', &payload, |cluster, message: &TraceMessage, _| {
-                cluster.began.get_or_insert(message.at);
-            }),
+            kind::MESSAGE => pack::messages(&payload).iter().for_each(|message| self.add_message(message)),
             kind::UPDATE => self.add_line(b'u', &payload, Self::add_update),
             kind::CDR => self.add_line(b'd', &payload, |cluster, cdr: &Cdr, _| {
                 if let Some(start) = cdr.start_epoch {
@@ -280,6 +278,13 @@ impl Cluster {
             look(self, &value, &json);
         }
         self.lines.push((letter, json.into_owned()));
+    }
+
+    fn add_message(&mut self, message: &TraceMessage) {
+        self.began.get_or_insert(message.at);
+        if let Ok(json) = serde_json::to_vec(message) {
+            self.lines.push((b'm', json));
+        }
     }
 
     fn add_update(&mut self, update: &Update, payload: &[u8]) {

@@ -42,7 +42,7 @@
 //! | `Q` route:2 | the counters of generations that are gone |
 //! | `q` route:2 | the counters of this generation |
 //! | `c` call | the call's number in this generation, 8 bytes |
-//! | `R` number:8 `m` seq:8 | packed JSON (`pack.rs`): an AMI message of the call |
+//! | `R` number:8 `m` seq:8 | AMI messages of the call (`compact.rs`); or packed JSON: one of them |
 //! | `R` number:8 `u` seq:8 | packed JSON (`pack.rs`): an update of the call |
 //! | `R` number:8 `d` seq:8 | packed JSON (`pack.rs`): a CDR row of the call |
 //! | `R` number:8 `l` seq:8 | packed JSON (`pack.rs`): a merger of the call with another one |
@@ -244,6 +244,10 @@ impl Reader<'_> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
+    }
+
+    pub(super) fn u8(&mut self) -> Option<u8> {
+        self.take().map(u8::from_be_bytes)
     }
 
     pub(super) fn u16(&mut self) -> Option<u16> {

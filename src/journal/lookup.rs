@@ -15,7 +15,7 @@ use super::outbox::place_in;
 use super::pack::{self, inflate};
 use super::seek::{self, Token};
 use super::types::{HistoryFilter, LegRecord, Trace, TraceDelivery, TraceMessage};
-use crate::calls::{CallKey, LegState, LegUpdate, Merger, Update, UpdateBody};
+use crate::calls::{CallKey, EventName, LegState, LegUpdate, Merger, Update, UpdateBody};
 
 /// Most legs in one answer.
 const MOST_LEGS: usize = 1000;
@@ -227,6 +227,7 @@ impl Found<'_> {
 fn matches(filter: &HistoryFilter, update: &Update, leg: &LegUpdate) -> bool {
     let live = !matches!(leg.state, LegState::Hangup | LegState::Failed);
     (live || !filter.live)
+        && (leg.event == EventName::Missed || !filter.missed)
         && filter.call.as_ref().is_none_or(|call| *call == update.call)
         && filter.call_id.is_none_or(|call_id| call_id == leg.call_id)
         && filter.number.as_ref().is_none_or(|number| [&leg.src.number, &leg.dst.number].contains(&number))
@@ -318,7 +319,7 @@ fn trace_generation(store: &Store, call: &CallKey, trace: &mut Trace) -> Result<
     store.scan(&key::records(number), |key, payload| {
         let (Some(kind), Ok(payload)) = (key.get(9), payload) else { return true };
         match *kind {
-            kind::MESSAGE => trace.messages.extend(pack::read(&payload)),
+            kind::MESSAGE => trace.messages.extend(pack::messages(&payload)),
             kind::UPDATE => trace.updates.extend(pack::read(&payload)),
             kind::CDR => trace.cdrs.extend(pack::read(&payload)),
             kind::MERGER => add_merger(trace, pack::read(&payload)),

@@ -39,6 +39,8 @@ const OVERLAP: i64 = 24 * 3600 * Micros::SECOND;
 /// Test events: seconds to the second one, doubling.
 const VERIFY_WAIT: i64 = 5;
 const VERIFY_LONGEST_WAIT: i64 = 300;
+/// Why a route waits that has not answered a test event, in a word.
+const UNVERIFIED: &str = "unverified";
 /// Answers in a row that are not NiMbox's before somebody is told.
 const UNREADABLE_ALARM: u64 = 3;
 
@@ -437,7 +439,7 @@ impl Worker {
             let now = self.clock.now();
             let next = Micros(now.0.saturating_add(jittered(wait * Micros::SECOND, chance())));
             let remedy = "make the receiver answer a POST at this URL with 2xx, or set verify = false; `callpost check` shows the address to admit";
-            lane.pause(Pause { why: why.clone(), remedy, probe: Some(next) }, now);
+            lane.pause(Pause { reason: UNVERIFIED, why: why.clone(), remedy, probe: Some(next) }, now);
             self.publish(lane).await;
             let outcome = tokio::select! {
                 () = stop.cancelled() => return Err(Left::Stopped),
@@ -455,7 +457,7 @@ impl Worker {
             }
             warn!(route, host, why = outcome.why, "test event not accepted, the route waits");
             why = format!("the receiver did not accept the test event: {}", outcome.why);
-            lane.pause(Pause { why: why.clone(), remedy, probe: Some(next) }, now);
+            lane.pause(Pause { reason: UNVERIFIED, why: why.clone(), remedy, probe: Some(next) }, now);
             self.publish(lane).await;
             wait = (wait * 2).min(VERIFY_LONGEST_WAIT);
             tokio::select! {
