@@ -265,14 +265,19 @@ impl Run {
     }
 
     async fn trouble(&mut self, trouble: Trouble) {
-        let at = self.ledger.lock().unwrap().elapsed();
-        eprintln!("{:>6.1} s {trouble:?}", at.as_secs_f64());
+        {
+            let ledger = self.ledger.lock().unwrap();
+            let at = ledger.elapsed().as_secs_f64();
+            eprintln!("{at:>6.1} s {trouble:?}, {} owed, {} taken", ledger.size(), ledger.taken);
+        }
         self.made.push(trouble);
         match trouble {
             Trouble::Kill | Trouble::Stop => {
                 let lag = Duration::from_micros(self.status().await.ingest.lag_p99);
                 self.player.stage.lock().unwrap().away = true;
-                let unheard = self.player.unheard(UNHEARD + lag * 4);
+                // a stop waits until what came is on disk
+                let margin = if trouble == Trouble::Stop { UNHEARD / 3 } else { UNHEARD + lag * 4 };
+                let unheard = self.player.unheard(margin);
                 {
                     let mut ledger = self.ledger.lock().unwrap();
                     unheard.into_iter().for_each(|call| ledger.straddles(call));
@@ -371,8 +376,8 @@ impl Run {
         self.drained(began).await;
         let drained = began.elapsed();
         let doomed = self.ledger.lock().unwrap().doomed();
-        let line = self.conservation(doomed.len()).await;
-        if !doomed.is_empty() {
+        let (line, dead) = self.conservation(doomed.len()).await;
+        if dead > 0 {
             self.agent.take().unwrap().stop().await;
             self.retry_dead(&doomed).await;
             self.ledger.lock().unwrap().forgive();
@@ -387,19 +392,25 @@ impl Run {
             played.as_secs_f64(),
             drained.as_secs_f64(),
             self.stops,
-            doomed.len(),
+            dead,
         );
         self.agent.take().unwrap().stop().await;
         said
     }
 
     async fn drained(&self, began: Instant) {
+        let mut said = Instant::now();
         loop {
             let missing = self.ledger.lock().unwrap().missing();
             let status = self.status().await;
             let pending: u64 = status.journal.routes.iter().map(|route| route.counters.pending).sum();
             if missing.is_empty() && pending == 0 {
                 return;
+            }
+            if said.elapsed() > Duration::from_secs(30) {
+                said = Instant::now();
+                let health: Vec<_> = status.routes.iter().map(|route| &route.health).collect();
+                eprintln!("{} missing, {pending} pending; {health:?}", missing.len());
             }
             if began.elapsed() > DRAIN {
                 let shown = &missing[..missing.len().min(20)];
@@ -443,7 +454,7 @@ impl Run {
     }
 
     /// Accepted = delivered + pending + dead + refused + dropped, on every route.
-    async fn conservation(&self, dead: usize) -> String {
+    async fn conservation(&self, dead: usize) -> (String, u64) {
         let status = self.status().await;
         let mut line = Vec::new();
         let mut dead_in_all = 0;
@@ -457,7 +468,7 @@ impl Run {
         }
         assert!(dead_in_all >= dead as u64, "{dead_in_all} dead letters, not {dead}");
         assert_eq!((status.journal.lost, status.journal.quarantined), (0, 0));
-        line.join(", ")
+        (line.join(", "), dead_in_all)
     }
 
     /// Puts every dead letter back; they are those, and only those, that were found fault with.
