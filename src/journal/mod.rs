@@ -17,6 +17,7 @@ mod answer;
 mod archive;
 mod book;
 mod command;
+mod compact;
 mod due;
 mod encode;
 mod engine;
@@ -30,6 +31,7 @@ mod outbox;
 mod pack;
 mod pool;
 mod reopen;
+mod replay;
 mod salvage;
 mod schedule;
 mod seek;
@@ -45,6 +47,6 @@ mod writer;
 pub use store::Journal;
 pub use types::{
     Batch, Counters, DeadLetter, Delivery, DeliveryKey, HistoryFilter, JournalError, JournalOptions,
-    JournalStatus, LegRecord, Outgoing, Payload, Recovered, RouteId, RouteStatus, Settlement, Trace,
-    TraceDelivery, TraceMessage, Traced,
+    JournalStatus, LegRecord, Outgoing, Payload, Recovered, Replayed, RouteId, RouteStatus, Selection,
+    Settlement, Trace, TraceDelivery, TraceMessage, Traced,
 };

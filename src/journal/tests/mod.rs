@@ -6,4 +6,5 @@ mod damage;
 mod full_disk;
 mod kill_points;
 mod model;
+mod replay;
 mod support;
