@@ -2,15 +2,16 @@
 
 #![expect(clippy::print_stderr, reason = "a long run says where it is")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use callpost::api::{AgentStatus, Client};
+use callpost::api::{AgentStatus, Client, DeadQuery};
 use callpost::calls::{EventName, UpdateBody};
 use callpost::config::{Config, Environment, load_text};
 use callpost::demo::Pbx;
-use callpost::journal::{Journal, JournalOptions, Payload};
+use callpost::journal::Payload;
 use callpost::routes::Routes;
 use parsers::Micros;
 use tempfile::TempDir;
@@ -59,6 +60,8 @@ pub enum Trouble {
     Unauthorized,
     /// Asterisk drops the connection and is there again; every event was on disk.
     Disconnect,
+    /// The configuration is read again, unchanged.
+    Reload,
     /// All receivers drop their connections and start again.
     Restart,
 }
@@ -317,6 +320,7 @@ impl Run {
                 self.begin().await;
                 self.player.thaw();
             }
+            Trouble::Reload => self.agent.as_ref().unwrap().signal("HUP").await,
             Trouble::Restart => {
                 self.servers.iter().for_each(|server| server.set(Port::Refused));
                 sleep(Duration::from_millis(500)).await;
@@ -378,10 +382,8 @@ impl Run {
         let doomed = self.ledger.lock().unwrap().doomed();
         let (line, dead) = self.conservation(doomed.len()).await;
         if dead > 0 {
-            self.agent.take().unwrap().stop().await;
-            self.retry_dead(&doomed).await;
             self.ledger.lock().unwrap().forgive();
-            self.begin().await;
+            self.retry_dead(&doomed).await;
             self.drained(Instant::now()).await;
         }
         self.compare_straddling().await;
@@ -439,7 +441,7 @@ impl Run {
                     assert!(came, "{} {} of call {index}, which straddles", ROUTES[route].0, outgoing.id.0);
                 }
             }
-            let mut ends = std::collections::BTreeMap::<u64, (usize, (u64, bool))>::new();
+            let mut ends = BTreeMap::<u64, (usize, (u64, bool))>::new();
             for update in updates {
                 let UpdateBody::Leg(leg) = &update.body else { continue };
                 let over = matches!(leg.event, EventName::Hangup | EventName::Missed | EventName::Failed);
@@ -471,35 +473,41 @@ impl Run {
         (line.join(", "), dead_in_all)
     }
 
-    /// Puts every dead letter back; they are those, and only those, that were found fault with.
+    /// Makes deliveries of every dead letter again; they are those that were found fault with.
     async fn retry_dead(&self, doomed: &[(String, String)]) {
-        let options = JournalOptions {
-            directory: self.journal(),
-            max_size: 1 << 30,
-            keep: Duration::from_secs(30 * 86_400),
-            pbx: "hq".to_owned(),
-            generation_records: 131_072,
-        };
-        let (journal, _) = Journal::open(options).unwrap();
-        let dead = journal.dead(None, 1_000_000).await.unwrap();
-        let mut found = std::collections::BTreeSet::new();
-        for letter in &dead {
-            let id = match &letter.payload {
-                Payload::Webhook { .. } => letter.id.0.to_string(),
-                Payload::Nimbox { initiated, source, destination, .. } => {
-                    create_key(initiated, source, destination)
-                }
-            };
-            assert_eq!(letter.status, Some(400), "{letter:?}");
-            found.insert((letter.route.0.to_string(), id));
+        let mut found = BTreeSet::new();
+        let mut query = DeadQuery::default();
+        loop {
+            let page = self.client.dead(&query).await.unwrap();
+            for letter in &page.letters {
+                let id = match &letter.payload {
+                    Payload::Webhook { .. } => letter.id.0.to_string(),
+                    Payload::Nimbox { initiated, source, destination, .. } => {
+                        create_key(initiated, source, destination)
+                    }
+                };
+                assert_eq!(letter.status, Some(400), "{letter:?}");
+                found.insert((letter.route.0.to_string(), id));
+            }
+            query.after = page.next;
+            if query.after.is_none() {
+                break;
+            }
         }
         for one in doomed {
             assert!(found.contains(one), "{one:?} is not among the dead letters");
         }
-        let keys: Vec<_> = dead.iter().map(|letter| letter.key).collect();
+        let mut done = 0;
         let now = Micros(jiff::Timestamp::now().as_microsecond());
-        let again = journal.dead_retry(keys, now).await.unwrap();
-        assert_eq!(again, dead.len() as u64);
-        journal.close().await;
+        query = DeadQuery { before: Some(now), ..DeadQuery::default() };
+        loop {
+            let page = self.client.dead_retry(&query).await.unwrap();
+            done += page.done.len();
+            query.after = page.next;
+            if query.after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(done, found.len());
     }
 }
