@@ -90,7 +90,9 @@ impl Agent {
     }
 
     /// Starts everything; requests to reload come to the caller.
-    async fn start_asked(config: Config) -> Result<(Self, mpsc::Receiver<oneshot::Sender<Reloaded>>), StartError> {
+    async fn start_asked(
+        config: Config,
+    ) -> Result<(Self, mpsc::Receiver<oneshot::Sender<Reloaded>>), StartError> {
         let facts = Facts::of(&config);
         let config = Arc::new(config);
         let (journal, recovered) = open_journal(&config).await?;
@@ -196,7 +198,10 @@ impl Agent {
         let worker = async {
             match self.routes.is_empty() {
                 true => std::future::pending().await,
-                false => futures_util::future::select_all(self.routes.iter_mut().map(|route| &mut route.task)).await,
+                false => {
+                    futures_util::future::select_all(self.routes.iter_mut().map(|route| &mut route.task))
+                        .await
+                }
             }
         };
         tokio::select! {
@@ -285,7 +290,8 @@ async fn read_again(agent: &mut Agent, file: &Path) -> Reloaded {
     };
     match &reloaded {
         Reloaded::Applied { changes, restart, warnings } => {
-            let list = |changes: &[Change]| changes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let list =
+                |changes: &[Change]| changes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             tracing::info!(changes = list(changes), "configuration read again");
             if !restart.is_empty() {
                 tracing::warn!(changes = list(restart), "these take effect after a restart");

@@ -363,8 +363,7 @@ mod tests {
         let peer = async {
             theirs.write_all(b"Asterisk Call Manager/7.0.3\r\n").await.unwrap();
         };
-        let (connection, ()) =
-            tokio::join!(Connection::over(Box::new(ours), "pbx:5038", hub.sender()), peer);
+        let (connection, ()) = tokio::join!(Connection::over(Box::new(ours), "pbx:5038", hub.sender()), peer);
         let mut connection = connection.unwrap();
         let why = connection.ask(Action::new("Ping")).await.unwrap_err();
         assert!(matches!(&why, AmiError::Closed(Some(why)) if why.contains("10 s")), "{why}");

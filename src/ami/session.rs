@@ -285,7 +285,12 @@ impl Hub {
             self.health.send_if_modified(|health| {
                 let other = health.address != address || health.since.is_none();
                 if other {
-                    *health = AmiHealth { address, since: Some(now()), logins: health.logins, ..AmiHealth::default() };
+                    *health = AmiHealth {
+                        address,
+                        since: Some(now()),
+                        logins: health.logins,
+                        ..AmiHealth::default()
+                    };
                 }
                 other
             });

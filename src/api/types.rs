@@ -103,10 +103,7 @@ pub enum Reloaded {
 
 impl Live {
     /// With where requests to reload go.
-    pub const fn new(
-        view: watch::Receiver<View>,
-        reload: mpsc::Sender<oneshot::Sender<Reloaded>>,
-    ) -> Self {
+    pub const fn new(view: watch::Receiver<View>, reload: mpsc::Sender<oneshot::Sender<Reloaded>>) -> Self {
         Self { view, reload }
     }
 

@@ -37,7 +37,10 @@ fn show(out: &mut Out, reloaded: &Reloaded) -> std::io::Result<()> {
                 out.line(format!("{}  {change}", paint(style::GOOD, "now    ")))?;
             }
             for change in restart {
-                out.line(format!("{}  {change}: takes effect when callpost is restarted", paint(style::WARN, "restart")))?;
+                out.line(format!(
+                    "{}  {change}: takes effect when callpost is restarted",
+                    paint(style::WARN, "restart")
+                ))?;
             }
             for warning in warnings {
                 out.line(format!("{}  {warning}", paint(style::WARN, "note   ")))?;
@@ -46,7 +49,10 @@ fn show(out: &mut Out, reloaded: &Reloaded) -> std::io::Result<()> {
         }
         Reloaded::Invalid { faults } => {
             let count = plural(faults.len() as u64, "fault", "faults");
-            out.line(format!("{}: the configuration has {count}; {goes_on}\n", paint(style::BAD, "refused")))?;
+            out.line(format!(
+                "{}: the configuration has {count}; {goes_on}\n",
+                paint(style::BAD, "refused")
+            ))?;
             faults.iter().try_for_each(|fault| out.line(fault.to_string()))
         }
         Reloaded::Refused { key, why, remedy } => {

@@ -109,10 +109,9 @@ fn difference(old: &BTreeMap<String, Keys>, new: &BTreeMap<String, Keys>) -> Vec
             None => changes.push(Change { key: table.clone(), what: Became::Removed }),
             Some(others) => {
                 let keys = facts.iter().filter(|(key, value)| others.get(*key) != Some(*value));
-                changes.extend(keys.map(|(key, _)| Change {
-                    key: format!("{table}.{key}"),
-                    what: Became::Changed,
-                }));
+                changes.extend(
+                    keys.map(|(key, _)| Change { key: format!("{table}.{key}"), what: Became::Changed }),
+                );
             }
         }
     }
@@ -146,8 +145,7 @@ fn tables(config: &Config) -> BTreeMap<String, Keys> {
     );
     tables.insert("numbers".to_owned(), of_numbers(numbers));
     let Recordings { directory, url } = recordings;
-    tables
-        .insert("recordings".to_owned(), Keys::from([("directory", text(directory)), ("url", text(url))]));
+    tables.insert("recordings".to_owned(), Keys::from([("directory", text(directory)), ("url", text(url))]));
     let Calls { report_unreached, internal_caller_leg, conference_legs, transfer_context } = calls;
     tables.insert(
         "calls".to_owned(),
@@ -159,8 +157,10 @@ fn tables(config: &Config) -> BTreeMap<String, Keys> {
         ]),
     );
     let Sms { customer_id, devices } = sms;
-    tables
-        .insert("sms".to_owned(), Keys::from([("customer_id", text(customer_id)), ("devices", text(devices))]));
+    tables.insert(
+        "sms".to_owned(),
+        Keys::from([("customer_id", text(customer_id)), ("devices", text(devices))]),
+    );
     for queue in queues {
         let super::types::Queue { name, id } = queue;
         tables.insert(format!("queue.{name}"), Keys::from([("id", text(id))]));
@@ -319,7 +319,8 @@ mod tests {
         load_text(&text, "test", &Environment::default()).unwrap().config
     }
 
-    const HOOK: &str = "[[webhook]]\nname = \"desk\"\nurl = \"https://a.example/SEGRETO\"\nevents = [\"call.state\"]\n";
+    const HOOK: &str =
+        "[[webhook]]\nname = \"desk\"\nurl = \"https://a.example/SEGRETO\"\nevents = [\"call.state\"]\n";
 
     #[test]
     fn what_is_the_same_does_not_differ() {
@@ -345,8 +346,11 @@ mod tests {
             ),
         ];
         for (old, new, expected) in rows {
-            let changes: Vec<_> =
-                Facts::of(&config(old)).difference(&Facts::of(&config(new))).iter().map(ToString::to_string).collect();
+            let changes: Vec<_> = Facts::of(&config(old))
+                .difference(&Facts::of(&config(new)))
+                .iter()
+                .map(ToString::to_string)
+                .collect();
             assert_eq!(changes, *expected, "{old} -> {new}");
         }
     }
