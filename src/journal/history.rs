@@ -20,6 +20,7 @@ use tokio::sync::mpsc::WeakSender;
 use super::archive::Archive;
 use super::command::{ArchiveFault, Command, Reply};
 use super::engine::{Fault, Store};
+use super::kill_point::{KillPoint, reached};
 use super::shared::Shared;
 use super::types::{HistoryFilter, LegRecord, Selection, Trace};
 use super::{head, lookup, replay, seek};
@@ -68,6 +69,7 @@ impl Historian {
         loop {
             if let Some(number) = settled.pop_front() {
                 let Some(result) = self.archive(number, jobs, &mut settled) else { return };
+                reached(KillPoint::Archived);
                 self.tell(Command::Archived(number, result));
                 continue;
             }
@@ -103,6 +105,7 @@ impl Historian {
             }
             Job::Remove(number) => {
                 self.shared.pool.close(number);
+                reached(KillPoint::BeforeRemoval);
                 if let Err(fault) = head::remove(&self.shared.pool, number) {
                     tracing::warn!(number, why = fault.why(), "cannot remove a generation that is done with");
                 }

@@ -24,6 +24,7 @@ mod engine;
 mod format;
 mod head;
 mod history;
+mod kill_point;
 mod lookup;
 mod open;
 mod outbox;
