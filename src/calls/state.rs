@@ -61,6 +61,10 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Table<K, V> {
         Some(result)
     }
 
+    fn touch_all(&mut self) {
+        self.dirty.extend(self.map.keys().cloned());
+    }
+
     /// What changed since the last call.
     fn take_dirty(&mut self) -> Vec<K> {
         std::mem::take(&mut self.dirty).into_iter().collect()
@@ -274,6 +278,15 @@ impl State {
         }
         self.arm(timer.clone(), None);
         Some(timer)
+    }
+
+    /// All is to be written, changed or not.
+    pub(super) fn touch_all(&mut self) {
+        self.channels.touch_all();
+        self.legs.touch_all();
+        self.calls.touch_all();
+        self.rows.touch_all();
+        self.meta.touch_all();
     }
 
     /// Writes what changed into the step and takes it; deadlines follow their objects.

@@ -111,6 +111,11 @@ impl Tracker {
         state.flush()
     }
 
+    /// The next step carries every open object, for a journal that has lost them.
+    pub fn write_all(&mut self) {
+        self.state.touch_all();
+    }
+
     /// When [`Input::Tick`] is wanted next.
     pub fn deadline(&self) -> Option<Micros> {
         self.state.deadline()

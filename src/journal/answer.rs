@@ -9,7 +9,7 @@ use super::encode::PreparedEntry;
 use super::engine::Fault;
 use super::format::{Pending, encode_counters, key};
 use super::head;
-use super::history::{self, Job};
+use super::history::Job;
 use super::outbox;
 use super::replay::{self, DeadMark};
 use super::staged::Staged;
@@ -62,9 +62,18 @@ impl Writer {
                 let _ = reply.send(Ok(()));
             }
             Command::Archived(generation, result) => self.archived(generation, result),
-            Command::Tick => {
-                let _ = self.ready();
+            Command::Removed(number) => {
+                self.removing.remove(&number);
+                self.space.changed();
             }
+            Command::Tick => {
+                let moved = self.ready().and_then(|()| self.move_stragglers(crate::clock::now().0));
+                if let Err((generation, fault)) = moved {
+                    self.fail(generation, fault);
+                }
+            }
+            #[cfg(test)]
+            Command::Forward(reply) => self.reply(reply, Self::forward_oldest),
             Command::Append(..) | Command::Settle(..) | Command::SetNote(..) | Command::Close(_) => {}
         }
     }
@@ -153,7 +162,10 @@ impl Writer {
             counters.dead = counters.dead.saturating_sub(1);
             match again {
                 Some(_) => counters.accepted = counters.accepted.saturating_sub(1),
-                None => counters.dropped += 1,
+                None => {
+                    counters.dropped += 1;
+                    self.book.drop_for(&mut staged, route, "dead letter dropped", 1);
+                }
             }
             routes.push(route);
         }
@@ -196,7 +208,7 @@ impl Writer {
 
     /// A generation is in the history, on disk: its dead letters and totals move to the head, then
     /// its files go.
-    fn archived(&mut self, number: u64, result: Result<(), ArchiveFault>) {
+    pub(super) fn archived(&mut self, number: u64, result: Result<(), ArchiveFault>) {
         if !self.book.generations.contains_key(&number) {
             return;
         }
@@ -207,6 +219,7 @@ impl Writer {
         };
         match folded {
             Ok(()) => {
+                self.removing.insert(number);
                 let _ = self.history.send(Job::Remove(number));
             }
             Err((at, fault)) => {
@@ -253,7 +266,11 @@ impl Writer {
         }
         for (route, mut counters) in (0u16..).zip(counters) {
             // letters that could not be read any more are lost; say so rather than keep them for ever
-            counters.dropped += std::mem::take(&mut counters.dead);
+            let lost = std::mem::take(&mut counters.dead);
+            counters.dropped += lost;
+            if lost > 0 {
+                self.book.drop_for(&mut staged, route, "its dead letter could not be read", lost);
+            }
             let total = self.book.carry(route, counters);
             staged.put(head_number, key::route(key::CARRIED, route), &encode_counters(&total));
         }
@@ -269,16 +286,17 @@ impl Writer {
     }
 
     fn status(&mut self) -> JournalStatus {
+        self.space.measure(self.shared.outside());
+        self.shared.set_used(self.space.used);
         let mut times = self.times.clone();
         times.sort_unstable();
         let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or(0);
-        let (bytes, days) = history::disk_use(&self.shared.directory);
         let routes: Vec<(u16, RouteId)> =
             self.book.routes.iter().map(|(number, name)| (number, name.clone())).collect();
         JournalStatus {
-            bytes,
+            bytes: self.shared.used(),
             generations: self.book.generations.len() as u64,
-            days,
+            days: self.shared.days(),
             quarantined: self.quarantined,
             lost: self.lost,
             head_records: self.book.next.sequence.saturating_sub(1),
@@ -287,7 +305,10 @@ impl Writer {
             commit_p50: at(50),
             commit_p99: at(99),
             routes: routes.into_iter().filter_map(|(number, name)| self.route_status(number, name)).collect(),
-            fault: self.fault.clone(),
+            fault: self.trouble(),
+            max_size: self.options.max_size,
+            gaps: self.book.gap.gaps,
+            gap_records: self.book.gap.records,
         }
     }
 
@@ -303,9 +324,11 @@ impl Writer {
         if number == 0 && skipped.is_empty() {
             return None;
         }
+        let dropped = self.book.dropped.iter().filter(|((of, _), _)| *of == number);
+        let dropped = dropped.map(|((_, reason), count)| (reason.clone(), *count)).collect();
         let counters = self.book.total(number);
         let oldest = if self.fault.is_some() { None } else { self.oldest(number) };
-        Some(RouteStatus { route, counters, oldest, skipped })
+        Some(RouteStatus { route, counters, oldest, skipped, dropped })
     }
 
     fn oldest(&mut self, route: u16) -> Option<Micros> {

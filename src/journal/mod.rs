@@ -21,8 +21,10 @@ mod due;
 mod encode;
 mod engine;
 mod format;
+mod forward;
 mod head;
 mod history;
+mod limit;
 mod lookup;
 mod open;
 mod outbox;
@@ -34,6 +36,7 @@ mod salvage;
 mod schedule;
 mod seek;
 mod shared;
+mod space;
 mod staged;
 mod store;
 #[cfg(test)]

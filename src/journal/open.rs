@@ -71,7 +71,6 @@ pub(super) fn open(options: JournalOptions) -> Result<(Opened, Recovered), Journ
         shared: Arc::clone(&shared),
         writer: commands.downgrade(),
         keep: options.keep,
-        max_size: options.max_size,
     };
     let quarantined = loaded.quarantined.clone();
     let needs_head = loaded.needs_head || other_pbx;
@@ -80,6 +79,7 @@ pub(super) fn open(options: JournalOptions) -> Result<(Opened, Recovered), Journ
     if needs_head {
         writer.make_head().map_err(store_error)?;
     }
+    writer.finish_moves().map_err(|(_, fault)| store_error(fault))?;
     writer.salvage_all().map_err(|(_, fault)| store_error(fault))?;
     let recovered = recovered(&mut writer, quarantined).map_err(store_error)?;
     if recovered.lost > 0 {

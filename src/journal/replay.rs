@@ -190,6 +190,8 @@ fn read_day(
                 if letter == b'e'
                     && let Ok(made) = serde_json::from_slice::<TraceDelivery>(json)
                     && what.matches(&made.route, &made.id, made.accepted)
+                    // one that was moved while it waited stands elsewhere with its end
+                    && !matches!(made.settled, None | Some((_, Settlement::Retry { .. })))
                 {
                     page.entries.push(entry_of(&call, made));
                 }

@@ -143,7 +143,8 @@ impl Found {
         let kind = key.get(9).copied().filter(|_| key[0] == key::RECORD && key.len() == 26);
         let Some(at) = place_in(key) else { return };
         match kind {
-            Some(kind::ENTRY) if at.generation == generation => {
+            // what was moved here from an older generation stands here alone
+            Some(kind::ENTRY) if at.generation <= generation => {
                 self.entries.insert(at, place);
             }
             Some(kind::OUTCOME) => {

@@ -190,12 +190,24 @@ impl Journal {
         self.ask(Command::RoundTrip).await
     }
 
+    /// How often open objects were lost with a damaged file since the start. Where it has risen, the
+    /// tracker must write all of its objects again, whoever met the damage.
+    pub fn objects_lost(&self) -> u64 {
+        self.shared.objects_lost()
+    }
+
     /// How it stands.
     ///
     /// # Errors
     /// When the writer has stopped.
     pub async fn status(&self) -> Result<JournalStatus, JournalError> {
         self.ask(Command::Status).await
+    }
+
+    /// Empties the oldest sealed generation into the head.
+    #[cfg(test)]
+    pub(super) async fn forward_oldest(&self) -> Result<(), JournalError> {
+        self.ask(Command::Forward).await
     }
 
     /// Ends the threads once what waits is on disk; later calls answer `Closed`.

@@ -281,6 +281,9 @@ pub struct RouteStatus {
     pub oldest: Option<Micros>,
     /// Left out on purpose, by reason.
     pub skipped: Vec<(String, u64)>,
+    /// Given up, by reason; the conservation line counts them as dropped.
+    #[serde(default)]
+    pub dropped: Vec<(String, u64)>,
 }
 
 /// The journal as a whole.
@@ -311,6 +314,15 @@ pub struct JournalStatus {
     pub routes: Vec<RouteStatus>,
     /// The error that keeps it from writing now, if any.
     pub fault: Option<String>,
+    /// `[journal] max_size`, bytes.
+    #[serde(default)]
+    pub max_size: u64,
+    /// Times in which it took nothing, since it was made.
+    #[serde(default)]
+    pub gaps: u64,
+    /// Records refused in them; whoever offered them may have offered them again.
+    #[serde(default)]
+    pub gap_records: u64,
 }
 
 /// Which legs to list, newest first.
