@@ -14,6 +14,14 @@ pub fn status(line: &str) {
     tell(&[NotifyState::Status(line)]);
 }
 
+/// The configuration is being read again; [`ready`] follows, whatever came of it.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(why) => tracing::debug!(reason = %why, "the monotonic clock cannot be read"),
+    }
+}
+
 /// Going down on purpose.
 pub fn stopping() {
     tell(&[NotifyState::Stopping]);

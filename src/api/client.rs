@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use super::past::{CallName, CallTrace, LegsQuery};
-use super::types::AgentStatus;
+use super::types::{AgentStatus, Reloaded};
 use crate::calls::Update;
 use crate::journal::LegRecord;
 
@@ -63,6 +63,14 @@ impl Client {
         self.value("/status").await
     }
 
+    /// Asks for the configuration to be read again.
+    ///
+    /// # Errors
+    /// When no agent runs, or it may not be asked.
+    pub async fn reload(&self) -> Result<Reloaded, ClientError> {
+        self.read(self.request("POST", "/reload").await?).await
+    }
+
     /// Legs, live or past, newest first.
     ///
     /// # Errors
@@ -101,18 +109,25 @@ impl Client {
     }
 
     async fn value<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.read(self.get(path).await?).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, body: BufReader<UnixStream>) -> Result<T, ClientError> {
         let mut text = Vec::new();
-        let body = self.get(path).await?;
         body.take(MAX_ANSWER).read_to_end(&mut text).await.map_err(|why| self.failed(why))?;
         serde_json::from_slice(&text).map_err(|why| self.failed(why))
     }
 
+    async fn get(&self, path: &str) -> Result<BufReader<UnixStream>, ClientError> {
+        self.request("GET", path).await
+    }
+
     /// Asks in HTTP/1.0, whose answers end with the connection and come unchunked: all that a
     /// local socket needs.
-    async fn get(&self, path: &str) -> Result<BufReader<UnixStream>, ClientError> {
+    async fn request(&self, method: &str, path: &str) -> Result<BufReader<UnixStream>, ClientError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|why| self.refused(&why))?;
         let mut stream = BufReader::new(stream);
-        let request = format!("GET {path} HTTP/1.0\r\nHost: callpost\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.0\r\nHost: callpost\r\n\r\n");
         stream.write_all(request.as_bytes()).await.map_err(|why| self.failed(why))?;
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {

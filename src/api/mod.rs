@@ -8,4 +8,4 @@ mod types;
 pub use client::{Client, ClientError};
 pub use past::{CallName, CallTrace, FindError, LegsQuery, MOST_LEGS, find};
 pub use server::{ApiError, serve};
-pub use types::{AgentStatus, RouteView, View};
+pub use types::{AgentStatus, Live, Reloaded, RouteView, View};

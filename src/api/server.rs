@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{Extension, Path as UrlPath, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -19,7 +19,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::past::{CallName, FindError, LegsQuery, find};
-use super::types::View;
+use super::types::{Live, View};
 use crate::calls::Update;
 
 /// What answers under way get when the agent stops; a client that does not read gets no more.
@@ -47,17 +47,18 @@ pub enum ApiError {
 /// When the socket cannot be opened.
 pub async fn serve(
     path: PathBuf,
-    view: View,
+    live: Live,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = ()>, ApiError> {
     let listener = bind(&path).await?;
     let router = Router::new()
         .route("/status", get(status))
         .route("/tail", get(tail))
+        .route("/reload", post(reload))
         .route("/legs", get(legs))
         .route("/trace/{call}", get(trace))
         .layer(Extension(stop.clone()))
-        .with_state(view);
+        .with_state(live);
     Ok(async move {
         let stopped = stop.clone();
         let served =
@@ -94,6 +95,14 @@ async fn status(State(view): State<View>) -> Response {
     match view.status().await {
         Ok(status) => Json(status).into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why.to_string()).into_response(),
+    }
+}
+
+/// Reads the configuration again; a refusal is an answer as well.
+async fn reload(State(live): State<Live>) -> Response {
+    match live.reload().await {
+        Some(reloaded) => Json(reloaded).into_response(),
+        None => (StatusCode::NOT_FOUND, "this agent has no configuration file to read again").into_response(),
     }
 }
 

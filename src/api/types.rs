@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use parsers::Micros;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ami::{AmiHealth, AmiWatch};
-use crate::config::Config;
+use crate::config::{Change, Config, Fault};
 use crate::ingest::IngestHealth;
-use crate::journal::{Journal, JournalError, JournalStatus, RouteId};
-use crate::routes::RouteHealth;
+use crate::journal::{Journal, JournalError, JournalStatus, RouteId, RouteStatus};
+use crate::routes::{Paused, RouteHealth};
 
 /// Everything `callpost status` shows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub struct AgentStatus {
 pub struct RouteView {
     /// Its name.
     pub route: RouteId,
-    /// `nimbox` or `webhook`.
+    /// `nimbox` or `webhook`; `none` where something is left of a sink that is not configured now.
     pub kind: String,
     /// Where to, without secrets: scheme, host and port.
     pub to: String,
@@ -65,6 +65,67 @@ pub struct View {
     pub routes: Vec<(RouteId, &'static str, String, watch::Receiver<RouteHealth>)>,
 }
 
+/// The view as a reload last made it, and the way to ask for a reload.
+#[derive(Clone, Debug)]
+pub struct Live {
+    view: watch::Receiver<View>,
+    reload: mpsc::Sender<oneshot::Sender<Reloaded>>,
+}
+
+/// What came of a request to read the configuration again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum Reloaded {
+    /// It is in force.
+    Applied {
+        /// What is another now.
+        changes: Vec<Change>,
+        /// What will be after a restart.
+        restart: Vec<Change>,
+        /// What follows from it and should be known.
+        warnings: Vec<String>,
+    },
+    /// It has faults; the one before goes on.
+    Invalid {
+        /// All of them.
+        faults: Vec<Fault>,
+    },
+    /// It has no faults, but may not take the place of the one before, which goes on.
+    Refused {
+        /// The key.
+        key: String,
+        /// Why.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
+}
+
+impl Live {
+    /// With where requests to reload go.
+    pub const fn new(view: watch::Receiver<View>, reload: mpsc::Sender<oneshot::Sender<Reloaded>>) -> Self {
+        Self { view, reload }
+    }
+
+    /// As of now.
+    pub fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// Asks for the configuration to be read again; `None` when nobody here can.
+    pub async fn reload(&self) -> Option<Reloaded> {
+        let (reply, answer) = oneshot::channel();
+        self.reload.send(reply).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+impl axum::extract::FromRef<Live> for View {
+    fn from_ref(live: &Live) -> Self {
+        live.view()
+    }
+}
+
 impl View {
     /// How everything stands.
     ///
@@ -72,6 +133,8 @@ impl View {
     /// When the journal has stopped.
     pub async fn status(&self) -> Result<AgentStatus, JournalError> {
         let journal = self.journal.status().await?;
+        let left = journal.routes.iter().filter_map(|route| self.left_over(route));
+        let routes = self.routes.iter().map(route).chain(left).collect();
         Ok(AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pbx: self.config.pbx.name.clone(),
@@ -81,7 +144,25 @@ impl View {
             ami: self.ami.health(),
             ingest: self.ingest.borrow().clone(),
             journal,
-            routes: self.routes.iter().map(route).collect(),
+            routes,
+        })
+    }
+
+    /// What is left of a sink that the configuration does not have now, or has not enabled.
+    fn left_over(&self, left: &RouteStatus) -> Option<RouteView> {
+        let counters = left.counters;
+        let known = left.route.0.is_empty() || self.routes.iter().any(|(route, ..)| *route == left.route);
+        if known || counters.pending + counters.dead == 0 {
+            return None;
+        }
+        let why = format!("no sink of this name is configured and enabled; {} wait", counters.pending);
+        let remedy = "configure it again and `callpost reload`: they go out then, in order; until then nothing of it is given up".to_owned();
+        let paused = Paused { since: self.started, why, remedy, probe: None };
+        Some(RouteView {
+            route: left.route.clone(),
+            kind: "none".to_owned(),
+            to: String::new(),
+            health: RouteHealth { paused: Some(paused), ..RouteHealth::default() },
         })
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
 use clap::{Args, Parser, Subcommand};
+use parsers::Micros;
 use url::Url;
 
 use crate::api::{CallName, MOST_LEGS};
@@ -59,6 +60,8 @@ pub(super) enum Command {
     Receive(Receive),
     /// Show what the number rules make of a number, rule by rule
     Number(Number),
+    /// Let the running agent read its configuration again; says what changed, or why it may not
+    Reload(Reload),
     /// How the running agent stands: connection, journal, routes
     Status(Status),
     /// Calls, live or past: who with whom, how it went, and what to give to trace
@@ -67,6 +70,9 @@ pub(super) enum Command {
     Trace(Trace),
     /// Updates as they happen
     Tail(Tail),
+    /// Look at the journal itself: read-only unless told otherwise
+    #[command(subcommand)]
+    Journal(Journal),
     /// Save a live AMI stream, secrets removed, for a bug report; Ctrl-C ends it
     Capture(Capture),
 }
@@ -105,6 +111,12 @@ pub(super) struct Demo {
     /// Deliver there, as to `callpost receive`, in place of the demo's own receiver
     #[arg(long, value_name = "URL")]
     pub to: Option<Url>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Reload {
     #[command(flatten)]
     pub output: Output,
 }
@@ -153,6 +165,43 @@ pub(super) struct Tail {
     pub output: Output,
 }
 
+#[derive(Debug, Subcommand)]
+pub(super) enum Journal {
+    /// How it stands: its stores, what waits on each route, what was given up
+    Status(JournalLook),
+    /// Read every record: checksums, links, counters; exit code 3 where something is wrong
+    Verify(JournalLook),
+    /// Every record that tells of calls, as JSON lines: messages, updates, CDRs, deliveries, dead letters
+    Export(JournalExport),
+    /// What can be taken from stores that were put aside; writes only with --yes
+    Salvage(JournalSalvage),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JournalLook {
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JournalExport {
+    /// From this time on: 2026-01-31, 2026-01-31T08:00 (local), or with a zone as 2026-01-31T08:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub from: Option<Micros>,
+    /// Until this time, itself not included
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub to: Option<Micros>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JournalSalvage {
+    /// Do it; the agent must not be running
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Capture {
     /// A file that does not exist yet
@@ -191,6 +240,18 @@ pub(super) struct Receive {
     pub nimbox_error: Option<(String, String)>,
     #[command(flatten)]
     pub output: Output,
+}
+
+/// A moment: a day, a local time, or a time with its zone.
+fn moment(text: &str) -> Result<Micros, String> {
+    let zone = jiff::tz::TimeZone::system();
+    let local = || {
+        let time = text.parse::<jiff::civil::DateTime>().ok()?;
+        Some(time.to_zoned(zone).ok()?.timestamp())
+    };
+    let found = text.parse::<jiff::Timestamp>().ok().or_else(local);
+    let found = found.ok_or("not a time, as 2026-01-31, 2026-01-31T08:00 or 2026-01-31T08:00:00Z")?;
+    Ok(Micros(found.as_microsecond()))
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -10,7 +10,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::args::{Cli, Command};
 use super::exit::{CliError, Done};
 use super::out::plural;
-use super::{calls, capture, check, demo, log, number, receive, status, tail, trace};
+use super::{calls, capture, check, demo, journal, log, number, receive, reload, status, tail, trace};
 use crate::config::{Config, DEFAULT_FILE, Environment, Loaded, load, load_text};
 
 /// The whole program.
@@ -38,7 +38,11 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<Done, CliError> {
     match &cli.command {
-        Command::Run => wait(agent(configured(cli)?)),
+        Command::Run => {
+            with_one_arena();
+            wait(agent(configured(cli)?, &cli.config))
+        }
+        Command::Reload(args) => wait(reload::reload(if_there(cli), args)),
         Command::Check(args) => wait(check::check(&cli.config, args)),
         Command::Demo(args) => wait(demo::demo(args)),
         Command::Receive(args) => wait(receive::receive(args)),
@@ -47,15 +51,32 @@ fn run(cli: &Cli) -> Result<Done, CliError> {
         Command::Calls(args) => wait(calls::calls(&if_there(cli)?, args)),
         Command::Trace(args) => wait(trace::trace(&if_there(cli)?, args)),
         Command::Tail(args) => wait(tail::tail(&if_there(cli)?, args)),
+        Command::Journal(args) => wait(journal::journal(&if_there(cli)?, args)),
         Command::Capture(args) => wait(capture::capture(&configured(cli)?.config, args)),
     }
 }
 
-async fn agent(loaded: Loaded) -> Result<Done, CliError> {
+/// The same program again, same process, with one arena of malloc: with one for each thread the
+/// stores' pages, freed by another thread than took them, keep half again as much memory. glibc reads
+/// this when it starts; where the administrator has set it, it stands.
+fn with_one_arena() {
+    const ARENAS: &str = "MALLOC_ARENA_MAX";
+    if std::env::var_os(ARENAS).is_some() || std::env::var_os("GLIBC_TUNABLES").is_some() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut again = std::process::Command::new(program);
+    again.args(std::env::args_os().skip(1)).env(ARENAS, "1");
+    // only its failure returns
+    let why = std::os::unix::process::CommandExt::exec(&mut again);
+    tracing::debug!(reason = %why, "goes on with the arenas there are");
+}
+
+async fn agent(loaded: Loaded, file: &Path) -> Result<Done, CliError> {
     for warning in &loaded.warnings {
         tracing::warn!(file = %warning.file, line = warning.line, key = %warning.key, remedy = %warning.remedy, "{}", warning.problem);
     }
-    crate::agent::run(loaded.config).await?;
+    crate::agent::run(loaded.config, file.to_path_buf()).await?;
     Ok(Done::All)
 }
 

@@ -227,6 +227,10 @@ impl Book {
             let number = self.call(staged, head, call)?;
             self.record(staged, number, kind::CDR, payload);
         }
+        for (call, payload) in &batch.mergers {
+            let number = self.call(staged, head, call)?;
+            self.record(staged, number, kind::MERGER, payload);
+        }
         let routes = self.append_entries(staged, head, &batch.outbox, now)?;
         self.place_objects(staged, batch);
         for call in &batch.ended {

@@ -9,6 +9,7 @@ use super::book::{Book, Chain, Generation, LiveLeg, Summary};
 use super::encode::join_object;
 use super::engine::{Checked, Fault, Store, sync_directory};
 use super::format::{self, Next, Reader, decode_counters, encode_counters, key};
+use super::kill_point::{KillPoint, reached};
 use super::pack;
 use super::pool::{Pool, generation_of};
 use super::schedule::Scan;
@@ -212,7 +213,9 @@ fn fill(
     copy.put(key::about("next"), &next.encode())?;
     copy.put(key::about("ready"), &[])?;
     copy.flush()?;
+    reached(KillPoint::HeadCreated);
     store.sync_new()?;
+    reached(KillPoint::HeadSynced);
 
     for known in book.generations.values_mut() {
         known.sealed = true;
@@ -228,6 +231,7 @@ fn fill(
     {
         tracing::warn!(why = fault.why(), "cannot mark a generation as sealed");
     }
+    reached(KillPoint::Sealed);
     Ok(())
 }
 
@@ -363,6 +367,7 @@ pub(super) fn remove(pool: &Pool, number: u64) -> Result<(), Fault> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         Ok(()) | Err(_) => {}
     }
+    reached(KillPoint::Removed);
     sync_directory(pool.directory())
 }
 
@@ -398,6 +403,11 @@ fn numbers(directory: &Path) -> Result<Vec<u64>, Fault> {
 /// Reads one generation as the head; none when it never was one.
 fn read(pool: &Pool, number: u64) -> Result<Option<Read>, Fault> {
     let store = pool.get(number)?;
+    read_store(&store, number)
+}
+
+/// As [`read`], of a store that is open.
+pub(super) fn read_store(store: &Store, number: u64) -> Result<Option<Read>, Fault> {
     match store.get(&key::about("ready"))? {
         Some(Ok(_)) => {}
         Some(Err(damage)) => return Err(Fault::Damaged(damage.0.to_owned())),
@@ -416,16 +426,16 @@ fn read(pool: &Pool, number: u64) -> Result<Option<Read>, Fault> {
         book.gap = serde_json::from_slice(&json).unwrap_or_default();
     }
     let mut own = Generation { created: next.created, ..Generation::default() };
-    read_counters(&store, &mut own)?;
-    read_state(&store, &mut book)?;
+    read_counters(store, &mut own)?;
+    read_state(store, &mut book)?;
     book.generations.insert(number, own);
     let sealed = store.contains(&key::about("sealed"))?;
     Ok(Some(Read { book, pbx, sealed }))
 }
 
 /// A generation read as the head.
-struct Read {
-    book: Book,
+pub(super) struct Read {
+    pub(super) book: Book,
     pbx: Option<String>,
     /// It has, or had, a successor.
     sealed: bool,

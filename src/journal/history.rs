@@ -1,9 +1,9 @@
 //! The history thread: copies settled generations into the days of their calls, removes days when
 //! their time has come, and answers questions about the past ([`super::lookup`]).
 //!
-//! A call's messages, updates, CDR rows and deliveries are JSON lines, each led by a letter (`m`,
-//! `u`, `d`, `e`), deflated in runs; a run's key names the call and the generation it came from, so
-//! copying again after a crash writes the same keys. A generation is reported as copied only when
+//! A call's messages, updates, CDR rows, mergers and deliveries are JSON lines, each led by a letter
+//! (`m`, `u`, `d`, `l`, `e`), deflated in runs; a run's key names the call and the generation it came
+//! from, so copying again after a crash writes the same keys. A generation is reported as copied only when
 //! all of it is on disk.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,6 +20,7 @@ use tokio::sync::mpsc::WeakSender;
 use super::archive::Archive;
 use super::command::{ArchiveFault, Command, Reply};
 use super::engine::{Fault, Store};
+use super::kill_point::{KillPoint, reached};
 use super::shared::Shared;
 use super::space::disk_use;
 use super::types::{HistoryFilter, LegRecord, Selection, Trace};
@@ -75,6 +76,7 @@ impl Historian {
             if let Some(number) = settled.pop_front() {
                 let Some(result) = self.archive(number, jobs, &mut settled) else { return };
                 self.look_around();
+                reached(KillPoint::Archived);
                 self.tell(Command::Archived(number, result));
                 continue;
             }
@@ -114,6 +116,7 @@ impl Historian {
             }
             Job::Remove(number) => {
                 self.shared.pool.close(number);
+                reached(KillPoint::BeforeRemoval);
                 if let Err(fault) = head::remove(&self.shared.pool, number) {
                     tracing::warn!(number, why = fault.why(), "cannot remove a generation that is done with");
                 }

@@ -17,6 +17,7 @@ mod answer;
 mod archive;
 mod book;
 mod command;
+mod compact;
 mod due;
 mod encode;
 mod engine;
@@ -24,8 +25,10 @@ mod format;
 mod forward;
 mod head;
 mod history;
+mod kill_point;
 mod limit;
 mod lookup;
+mod offline;
 mod open;
 mod outbox;
 mod pack;
@@ -45,6 +48,7 @@ mod types;
 mod witness;
 mod writer;
 
+pub use offline::{Findings, Offline, Part, PartKind, Salvageable};
 pub use store::Journal;
 pub use types::{
     Batch, Counters, DeadLetter, Delivery, DeliveryKey, HistoryFilter, JournalError, JournalOptions,

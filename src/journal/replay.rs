@@ -273,7 +273,7 @@ fn is_settled(outcome: &[u8]) -> bool {
 }
 
 /// The call of a run's key: `c`, the call, 0, and ten bytes.
-fn call_of_run(key: &[u8]) -> Option<CallKey> {
+pub(super) fn call_of_run(key: &[u8]) -> Option<CallKey> {
     let call = key.get(1..key.len().checked_sub(11)?)?;
     Some(CallKey(std::str::from_utf8(call).ok()?.into()))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parsers::{Cdr, Micros};
 use serde::{Deserialize, Serialize};
 
-use crate::calls::{CallKey, ObjectKey, Update, UpdateId};
+use crate::calls::{CONCEALED, CallKey, Merger, ObjectKey, Update, UpdateId};
 
 /// A route's name, as configured.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub struct Batch {
     pub outbox: Vec<Outgoing>,
     /// The tracker's open objects that changed; `None`: gone.
     pub objects: Vec<(ObjectKey, Option<Vec<u8>>)>,
+    /// Calls that became one: the trace of each has both.
+    pub mergers: Vec<Merger>,
     /// Calls of which nothing is open any more.
     pub ended: Vec<CallKey>,
     /// Left out on purpose: route (or `""`), reason; counted.
@@ -41,7 +43,12 @@ impl Batch {
 
     /// Records it will make, about.
     pub fn records(&self) -> usize {
-        self.messages.len() + self.updates.len() + self.cdrs.len() + self.outbox.len() + self.objects.len()
+        self.messages.len()
+            + self.updates.len()
+            + self.cdrs.len()
+            + self.outbox.len()
+            + self.objects.len()
+            + self.mergers.len()
     }
 }
 
@@ -106,6 +113,27 @@ pub enum Payload {
         url: Option<String>,
     },
 }
+
+impl Payload {
+    /// For eyes and for the history: without the digit of a `call.dtmf`, which is for its receiver
+    /// alone. Says whether there was one.
+    pub fn conceal(&mut self) -> bool {
+        let Self::Webhook { event, body } = self else { return false };
+        if event != "call.dtmf" {
+            return false;
+        }
+        // within a text a quote follows a backslash, so this is the attribute
+        if let Some(start) = body.rfind(DIGIT).map(|at| at + DIGIT.len())
+            && let Some(length) = body[start..].find('"')
+        {
+            body.replace_range(start..start + length, CONCEALED.encode_utf8(&mut [0; 4]));
+        }
+        true
+    }
+}
+
+/// Before a digit in a webhook's body.
+const DIGIT: &str = r#","digit":""#;
 
 /// Where a delivery stands in the outbox: generation and sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -179,6 +207,18 @@ pub enum Settlement {
     },
     /// Given back untouched: the route paused or the agent stops.
     Released,
+}
+
+impl Settlement {
+    /// Without what the receiver answered: some say back what they got.
+    pub(super) fn conceal(&mut self) {
+        match self {
+            Self::Delivered { answer, .. } | Self::Dead { answer, .. } | Self::Refused { answer, .. } => {
+                answer.clear();
+            }
+            Self::Retry { .. } | Self::Released => {}
+        }
+    }
 }
 
 /// A delivery given up.
@@ -393,6 +433,9 @@ pub struct Trace {
     pub cdrs: Vec<Cdr>,
     /// Deliveries with their answers.
     pub deliveries: Vec<TraceDelivery>,
+    /// Calls that were merged with this one, whose part is in the lists above.
+    #[serde(default)]
+    pub merged: Vec<CallKey>,
 }
 
 /// A delivery in a trace.
@@ -446,6 +489,14 @@ pub enum JournalError {
         /** Where. */
         path: PathBuf,
         /** What the system said. */
+        why: String,
+    },
+    /// A store's bytes are not what was written.
+    #[error("{path} is damaged: {why}")]
+    Damaged {
+        /** Where. */
+        path: PathBuf,
+        /** How it shows. */
         why: String,
     },
     /// A record above 16 KiB.

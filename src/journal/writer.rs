@@ -17,6 +17,7 @@ use super::engine::{Fault, Store};
 use super::format::key;
 use super::head::{self, Loaded};
 use super::history::Job;
+use super::kill_point::{KillPoint, reached};
 use super::limit::Class;
 use super::open::Lock;
 use super::outbox::{self, Leases, Settled};
@@ -390,14 +391,22 @@ impl Writer {
         {
             let _hidden = self.shared.hide();
             for (generation, store, batch) in opened {
-                store.apply(batch).and_then(|()| store.sync()).map_err(|fault| (generation, fault))?;
+                let synced = || {
+                    reached(KillPoint::BeforeWrite);
+                    store.apply(batch)?;
+                    reached(KillPoint::Written);
+                    store.sync()
+                };
+                synced().map_err(|fault| (generation, fault))?;
             }
         }
+        reached(KillPoint::Synced);
         self.backoff = BACKOFF.0;
         let witness = Witness { generation: self.book.head, sequence: self.book.next.sequence };
         if let Err(error) = self.witness.write(witness) {
             tracing::warn!(%error, "cannot write the witness file");
         }
+        reached(KillPoint::Witnessed);
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let slot = usize::try_from(self.commits % TIMES as u64).unwrap_or(0);
         match self.times.get_mut(slot) {

@@ -211,6 +211,27 @@ impl Lane {
         }
     }
 
+    /// The configuration was read again: somebody acted, so a paused route asks again at once.
+    pub fn asked_again(&mut self, now: Micros) {
+        if let Some(paused) = &mut self.paused {
+            paused.probe = Some(now);
+        }
+    }
+
+    /// Another configuration. What was learned of the receiver holds no longer: it may be another.
+    pub fn reconfigured(&mut self, policy: Policy, now: Micros) {
+        self.concurrency.configured(policy.concurrency);
+        self.policy = policy;
+        self.hold = Micros(i64::MIN);
+        self.next_slot = Micros(i64::MIN);
+        if self.breaker.state() != BreakerState::Closed {
+            self.breaker = Breaker::default();
+            self.concurrency.afresh();
+            self.changed = true;
+        }
+        self.asked_again(now);
+    }
+
     /// Holds everything.
     pub fn pause(&mut self, pause: Pause, now: Micros) {
         let since = self.paused.as_ref().map_or(now, |paused| paused.since);
@@ -487,6 +508,25 @@ mod tests {
         let again = Lane::new(policy(), stored.as_deref(), at(101));
         assert_eq!(again.take(0, at(101)), Take::Wait(Some(at(105))));
         assert_eq!(Lane::new(policy(), Some(b"rubbish"), at(101)).take(0, at(101)), Take::UpTo(4));
+    }
+
+    #[test]
+    fn another_configuration_asks_a_paused_or_failing_receiver_at_once() {
+        let mut lane = lane();
+        attempt(&mut lane, Class::Gone, 0, 10);
+        assert_eq!(lane.take(0, at(1000)), Take::Wait(None));
+        lane.asked_again(at(1000));
+        assert_eq!(lane.take(0, at(1000)), Take::Probe);
+        attempt(&mut lane, Class::Delivered, 0, 1000);
+        for _ in 0..5 {
+            attempt(&mut lane, Class::Unreachable, 0, 1000);
+        }
+        assert_eq!(lane.take(0, at(1001)), Take::Wait(Some(at(1005))));
+        lane.reconfigured(Policy { concurrency: 2, ..policy() }, at(1001));
+        assert_eq!(lane.take(0, at(1001)), Take::UpTo(1), "carefully at first");
+        // what was out under the old configuration may still fail
+        lane.started(false, at(1001));
+        assert!(matches!(attempt(&mut lane, Class::Unreachable, 0, 1002), Settlement::Retry { .. }));
     }
 
     #[test]

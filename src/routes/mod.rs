@@ -13,4 +13,4 @@ pub use breaker::BreakerState;
 pub use health::{Paused, RouteHealth};
 pub use retry::{Facts, Pause, Policy, Verdict, decide};
 pub use route::{Route, Routes};
-pub use worker::Worker;
+pub use worker::{Orders, Worker, WorkerSetup};
