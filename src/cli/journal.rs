@@ -144,9 +144,11 @@ fn verified(found: &Findings) -> Vec<String> {
 }
 
 fn export(offline: &Offline, args: &args::JournalExport, out: &mut Out) -> Result<Done, CliError> {
+    let (zone, now) = (jiff::tz::TimeZone::system(), crate::clock::now());
+    let time = (args.from.map(|from| from.begin(&zone, now)), args.to.map(|to| to.end(&zone, now)));
     let mut unreadable_parts = 0;
     for part in offline.parts().map_err(|why| unreadable(&why))? {
-        match offline.export(&part, (args.from, args.to), |value| out.value(&value)) {
+        match offline.export(&part, time, |value| out.value(&value)) {
             Ok(written) => written?,
             Err(why @ JournalError::Damaged { .. }) => {
                 tracing::warn!(part = %part.name, reason = %why, "a store is damaged and was not exported whole");

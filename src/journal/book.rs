@@ -13,6 +13,8 @@ use super::staged::Staged;
 use super::types::{Counters, DeliveryKey, RouteId};
 use crate::calls::{CallKey, LegState, LegUpdate, ObjectKey, Update, UpdateBody};
 
+/// Begins the reasons for giving up what was accepted, among those for leaving something out.
+pub(super) const DROPPED: &str = "dropped: ";
 /// Most different reasons for leaving something out.
 const MOST_REASONS: usize = 1000;
 
@@ -31,8 +33,6 @@ pub(super) struct Book {
     /// Open objects: parts of each.
     pub(super) objects: HashMap<ObjectKey, u16>,
     pub(super) skipped: BTreeMap<(u16, String), u64>,
-    /// Given up, by reason.
-    pub(super) dropped: BTreeMap<(u16, String), u64>,
     /// Times in which nothing could be appended.
     pub(super) gap: Gap,
     /// Where the deliveries of emptied generations are.
@@ -296,13 +296,6 @@ impl Book {
         }
     }
 
-    /// Counts what was given up; the counters are the caller's.
-    pub(super) fn drop_for(&mut self, staged: &mut Staged, route: u16, reason: &str, count: u64) {
-        let total = self.dropped.entry((route, reason.to_owned())).or_default();
-        *total += count;
-        staged.put(self.head, key::dropped(route, reason), &total.to_be_bytes());
-    }
-
     /// Places one delivery and counts it.
     pub(super) fn place_entry(
         &mut self,
@@ -552,14 +545,22 @@ impl Book {
 
     fn skip(&mut self, staged: &mut Staged, route: &RouteId, reason: &str) {
         let Ok(route) = self.route(staged, route) else { return };
-        let known = (route, reason.to_owned());
-        let known = if self.skipped.len() < MOST_REASONS || self.skipped.contains_key(&known) {
-            known
-        } else {
-            (route, "other".to_owned())
-        };
+        self.count_reason(staged, route, reason.to_owned(), "other".to_owned(), 1);
+    }
+
+    /// Says why so many accepted deliveries were given up; who calls this counts them.
+    pub(super) fn skip_dropped(&mut self, staged: &mut Staged, route: u16, reason: &str, count: u64) {
+        if count > 0 {
+            self.count_reason(staged, route, format!("{DROPPED}{reason}"), format!("{DROPPED}other"), count);
+        }
+    }
+
+    fn count_reason(&mut self, staged: &mut Staged, route: u16, reason: String, other: String, more: u64) {
+        let known = (route, reason);
+        let is_room = self.skipped.len() < MOST_REASONS || self.skipped.contains_key(&known);
+        let known = if is_room { known } else { (route, other) };
         let count = self.skipped.entry(known.clone()).or_default();
-        *count += 1;
+        *count += more;
         staged.put(self.head, key::skipped(route, &known.1), &count.to_be_bytes());
     }
 }

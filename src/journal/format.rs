@@ -40,7 +40,6 @@
 //! | `g` number:8 | JSON: a sealed generation's summary: counters, and whether they are behind |
 //! | `f` number:8 | a generation is done with: its directory may be removed |
 //! | `w` number:8 | 8 bytes: what waited in a generation was moved into that one |
-//! | `z` route:2 reason | count, 8 bytes: given up, by reason |
 //! | `Q` route:2 | the counters of generations that are gone |
 //! | `q` route:2 | the counters of this generation |
 //! | `c` call | the call's number in this generation, 8 bytes |
@@ -292,7 +291,6 @@ pub(super) mod key {
     pub(in crate::journal) const SUMMARY: u8 = b'g';
     pub(in crate::journal) const FOLDED: u8 = b'f';
     pub(in crate::journal) const MOVED: u8 = b'w';
-    pub(in crate::journal) const DROPPED: u8 = b'z';
     pub(in crate::journal) const CARRIED: u8 = b'Q';
     pub(in crate::journal) const COUNTERS: u8 = b'q';
     pub(in crate::journal) const CALL: u8 = b'c';
@@ -349,10 +347,6 @@ pub(super) mod key {
 
     pub(in crate::journal) fn moved(generation: u64) -> Vec<u8> {
         join(MOVED, &[&generation.to_be_bytes()])
-    }
-
-    pub(in crate::journal) fn dropped(route: u16, reason: &str) -> Vec<u8> {
-        join(DROPPED, &[&route.to_be_bytes(), reason.as_bytes()])
     }
 
     pub(in crate::journal) fn skipped(route: u16, reason: &str) -> Vec<u8> {

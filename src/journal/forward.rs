@@ -88,7 +88,7 @@ impl Writer {
                     fate => fate,
                 },
                 Some(found) => decide(&found.entry.payload),
-                None => Fate::Dropped("its record is damaged"),
+                None => Fate::Dropped("record damaged"),
             };
             if fate == Fate::Stays {
                 continue;
@@ -111,7 +111,7 @@ impl Writer {
                 }
                 (Fate::Dropped(reason), ..) => {
                     counters.dropped += 1;
-                    self.book.drop_for(&mut staged, route, reason, 1);
+                    self.book.skip_dropped(&mut staged, route, reason, 1);
                     dropped.push((at, route));
                 }
                 _ => {}

@@ -167,9 +167,6 @@ fn fill(
     for ((route, reason), count) in &book.skipped {
         copy.put(key::skipped(*route, reason), &count.to_be_bytes())?;
     }
-    for ((route, reason), count) in &book.dropped {
-        copy.put(key::dropped(*route, reason), &count.to_be_bytes())?;
-    }
     let there = &book.generations;
     book.homes.retain(|_, home| there.contains_key(home));
     for (of, home) in &book.homes {
@@ -474,13 +471,6 @@ fn read_state(store: &Store, book: &mut Book) -> Result<(), Fault> {
             (route_in(key), key.get(3..).map(std::str::from_utf8), Reader(&payload).u64())
         {
             book.skipped.insert((route, reason.to_owned()), count);
-        }
-    })?;
-    each(key::DROPPED, &mut |book, key, payload| {
-        if let (Some(route), Some(Ok(reason)), Some(count)) =
-            (route_in(key), key.get(3..).map(std::str::from_utf8), Reader(&payload).u64())
-        {
-            book.dropped.insert((route, reason.to_owned()), count);
         }
     })?;
     each(key::MOVED, &mut |book, key, payload| {

@@ -161,7 +161,7 @@ impl Writer {
                 let counters = &mut self.book.count(&mut staged, number, route).counters;
                 counters.dead = counters.dead.saturating_sub(1);
                 counters.dropped += 1;
-                self.book.drop_for(&mut staged, route, Class::Dead.reason(), 1);
+                self.book.skip_dropped(&mut staged, route, Class::Dead.reason(), 1);
             }
             self.write(&mut staged)?;
             dropped += letters.len() as u64;

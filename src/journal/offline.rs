@@ -10,6 +10,7 @@ use parsers::Micros;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::book::DROPPED;
 use super::encode::{StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{self, Next, Pending, Reader, key, kind};
@@ -177,19 +178,23 @@ impl Offline {
         status.head_records = book.next.sequence.saturating_sub(1);
         status.objects = book.objects.len() as u64;
         (status.gaps, status.gap_records) = (book.gap.gaps, book.gap.records);
-        let reasons = |list: &BTreeMap<(u16, String), u64>, number: u16| {
-            let list = list.iter().filter(|((of, _), _)| *of == number);
-            list.map(|((_, reason), count)| (reason.clone(), *count)).collect()
+        let reasons = |number: u16| {
+            let mut lists = (Vec::new(), Vec::new());
+            for ((_, reason), count) in book.skipped.iter().filter(|((of, _), _)| *of == number) {
+                match reason.strip_prefix(DROPPED) {
+                    Some(reason) => lists.1.push((reason.to_owned(), *count)),
+                    None => lists.0.push((reason.clone(), *count)),
+                }
+            }
+            lists
         };
         status.routes = book
             .routes
             .iter()
-            .map(|(number, name)| RouteStatus {
-                route: name.clone(),
-                counters: book.total(number),
-                oldest: None,
-                skipped: reasons(&book.skipped, number),
-                dropped: reasons(&book.dropped, number),
+            .map(|(number, name)| {
+                let (skipped, dropped) = reasons(number);
+                let counters = book.total(number);
+                RouteStatus { route: name.clone(), counters, oldest: None, skipped, dropped }
             })
             .filter(|route| !route.route.0.is_empty() || !route.skipped.is_empty())
             .collect();

@@ -95,7 +95,7 @@ pub(super) fn give_up(book: &mut Book, staged: &mut Staged, at: DeliveryKey, lea
     let counters = &mut book.count(staged, generation, route).counters;
     counters.leave();
     counters.dropped += 1;
-    book.drop_for(staged, route, "its record is damaged", 1);
+    book.skip_dropped(staged, route, "record damaged", 1);
 }
 
 /// Only what was tried stands in the schedule.

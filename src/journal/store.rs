@@ -187,6 +187,14 @@ impl Journal {
     /// # Errors
     /// When the writer has stopped.
     pub async fn round_trip(&self) -> Result<(), JournalError> {
+        self.ask(Command::RoundTrip).await.map(drop)
+    }
+
+    /// The error that keeps it from writing now, if any: for readiness.
+    ///
+    /// # Errors
+    /// When the writer has stopped.
+    pub async fn fault(&self) -> Result<Option<String>, JournalError> {
         self.ask(Command::RoundTrip).await
     }
 
@@ -202,6 +210,13 @@ impl Journal {
     /// When the writer has stopped.
     pub async fn status(&self) -> Result<JournalStatus, JournalError> {
         self.ask(Command::Status).await
+    }
+
+    /// The first day, UTC, of the history that is still there; `None` while there is no history.
+    pub fn held_since(&self) -> Option<String> {
+        let entries = std::fs::read_dir(self.shared.history()).ok()?;
+        let days = entries.flatten().filter(|entry| entry.path().is_dir());
+        days.filter_map(|entry| entry.file_name().into_string().ok()).min()
     }
 
     /// Empties the oldest sealed generation into the head.
