@@ -1,7 +1,7 @@
 //! The tracker's memory: its objects by kind, which of them changed since the last step, and what
 //! is derived from them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use parsers::{Linkedid, Micros, Uniqueid};
@@ -37,6 +37,10 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Table<K, V> {
 
     pub(super) fn values(&self) -> impl Iterator<Item = &V> {
         self.map.values()
+    }
+
+    pub(super) fn first_key(&self) -> Option<&K> {
+        self.map.keys().next()
     }
 
     pub(super) fn insert(&mut self, key: K, value: V) {
@@ -97,8 +101,10 @@ pub(super) struct State {
     pub bridges: HashMap<Arc<str>, BTreeSet<Uniqueid>>,
     /// Derived: party A of a done call to that call.
     pub parties: HashMap<Uniqueid, Linkedid>,
-    /// Derived: how many calls are done, and how many channels alive.
-    pub done: usize,
+    /// Derived: how many legs and visits a channel had that is not kept any more.
+    pub anchors: HashMap<Uniqueid, (u32, u32)>,
+    /// Derived: the calls that are done, and how many channels are alive.
+    pub done: BTreeSet<(Micros, Linkedid)>,
     pub alive: usize,
     timers: BTreeSet<(Micros, Timer)>,
     due: HashMap<Timer, Micros>,
@@ -109,6 +115,11 @@ pub(super) struct State {
     pub fresh: bool,
     /// What is made now was not seen as it happened.
     pub recovering: bool,
+    /// Listed by the last audit, announced by no event; listed, and left out on purpose.
+    pub strangers: HashSet<Uniqueid>,
+    pub left_out: HashSet<Uniqueid>,
+    /// There was no room for more, and until then no call to make some.
+    pub full_until: Micros,
     /// What the input led to so far.
     pub out: Step,
 }
@@ -126,7 +137,8 @@ impl State {
             members: HashMap::new(),
             bridges: HashMap::new(),
             parties: HashMap::new(),
-            done: 0,
+            anchors: HashMap::new(),
+            done: BTreeSet::new(),
             alive: 0,
             timers: BTreeSet::new(),
             due: HashMap::new(),
@@ -134,6 +146,9 @@ impl State {
             at: Micros(0),
             fresh: true,
             recovering: false,
+            strangers: HashSet::new(),
+            left_out: HashSet::new(),
+            full_until: Micros(0),
             out: Step::default(),
         };
         state.meta.map.insert((), Meta::default());
@@ -212,12 +227,16 @@ impl State {
         }
         let calls: Vec<Call> = self.calls.map.values().cloned().collect();
         for call in calls {
+            // its channels could not be read
+            self.over_if_empty(&call.key);
+            let Some(call) = self.calls.get(&call.key).cloned() else { continue };
+            self.anchors.extend(call.anchors.iter().map(|one| (one.id.clone(), (one.legs, one.visits))));
             self.links.insert(call.key.clone(), call.key.clone());
             for link in &call.links {
                 self.links.insert(link.clone(), call.key.clone());
             }
             if call.phase == Phase::Done {
-                self.done += 1;
+                self.done.insert((call.due, call.key.clone()));
                 for (party, _) in &call.parties {
                     self.parties.insert(party.clone(), call.key.clone());
                 }
@@ -278,6 +297,10 @@ impl State {
 
     /// Writes what changed into the step and takes it; deadlines follow their objects.
     pub(super) fn flush(&mut self) -> Step {
+        let changed: Vec<Linkedid> = self.calls.dirty.iter().cloned().collect();
+        for key in changed {
+            self.over_if_empty(&key);
+        }
         let mut objects = Vec::new();
         for id in self.channels.take_dirty() {
             objects.push((ObjectKey(format!("c.{id}").into()), json(self.channels.get(&id))));

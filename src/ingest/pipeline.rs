@@ -59,6 +59,8 @@ pub struct Ingest {
     /// The last commit failed: nothing new is taken until one succeeds, so that what waits is
     /// bounded by the feed.
     failing: bool,
+    /// The tracker wants a new snapshot.
+    resync: bool,
     lags: Lags,
     health: watch::Sender<IngestHealth>,
 }
@@ -96,6 +98,7 @@ impl Ingest {
             gathered: Gathered::default(),
             number: 0,
             failing: false,
+            resync: false,
             lags: Lags::default(),
             health,
         };
@@ -132,6 +135,12 @@ impl Ingest {
                 Ok(()) => {
                     self.failing = false;
                     self.committed(&flying.fed, flying.updates);
+                    if std::mem::take(&mut self.resync) {
+                        tracing::warn!(
+                            "Asterisk holds a channel that it did not announce; its lists are read anew"
+                        );
+                        feed.resync();
+                    }
                 }
                 Err(why) => {
                     if !self.rebuild(flying.fed, &why, &feed).await {
@@ -191,11 +200,12 @@ impl Ingest {
             Fed::Item(Feed::Up { snapshot: Some(snapshot), at }) => {
                 self.tracker.handle(Input::Snapshot(snapshot), *at)
             }
-            // Without a snapshot nothing is known of what was there before.
-            Fed::Item(Feed::Up { snapshot: None, .. }) => Step::default(),
+            Fed::Item(Feed::Up { snapshot: None, at }) => self.tracker.handle(Input::Blind, *at),
+            Fed::Item(Feed::Audit { listed, at }) => self.tracker.handle(Input::Audit(listed), *at),
             Fed::Item(Feed::Lost { at }) => self.tracker.handle(Input::Lost, *at),
             Fed::Tick(at) => self.tracker.handle(Input::Tick, *at),
         };
+        self.resync |= step.resync;
         let batch = &mut self.gathered.batch;
         if let (Fed::Item(Feed::Event { event, message, at }), false) = (&fed, step.calls.is_empty()) {
             let message = trace_message(message, event.at.unwrap_or(*at));

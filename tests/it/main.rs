@@ -24,5 +24,6 @@ mod scenarios;
 mod sinks;
 mod sip;
 mod story;
+mod tracker;
 mod variants;
 mod workers;
