@@ -60,6 +60,11 @@ impl Who {
         self.learned = phones.take(MAX_ENDPOINTS).map(|one| one.name.clone()).collect();
     }
 
+    /// What was learned goes on under another configuration.
+    pub(super) fn knows_as(&mut self, old: Self) {
+        self.learned = old.learned;
+    }
+
     pub(super) fn side(&self, name: &ChannelName, context: Option<&str>) -> Side {
         if name.local_half().is_some() {
             return Side::Local;

@@ -18,7 +18,7 @@ use parsers::{Linkedid, Uniqueid};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::call::UpdateId;
+use super::call::{CallKey, Merger, UpdateId};
 use super::cdr_group::GROUP_WAIT;
 use super::objects::{Anchor, Call, LegKey, MAX_AGE, MAX_LINKS, MAX_LIST, Phase};
 use super::state::State;
@@ -243,7 +243,8 @@ impl State {
         for link in source.links.iter().chain([from]) {
             self.links.insert(link.clone(), to.clone());
         }
-        self.calls.edit(to, |call| {
+        let (at, merged) = (self.at, CallKey(source.hash.clone()));
+        let into = self.calls.edit(to, |call| {
             call.aliases.push(source.hash);
             call.aliases.extend(source.aliases);
             call.links.push(from.clone());
@@ -253,8 +254,10 @@ impl State {
             call.sent.extend(source.sent);
             trim_sent(&mut call.sent);
             call.next_row = next;
+            CallKey(call.hash.clone())
         });
         self.keep_anchors(to, source.anchors);
+        self.out.mergers.extend(into.map(|into| Merger { at, from: merged, into }));
         if !self.any_alive(to) {
             let (now, due) = (self.now, self.now.plus_millis(GROUP_WAIT));
             self.calls.edit(to, |call| (call.phase, call.gone, call.due) = (Phase::Waiting, Some(now), due));

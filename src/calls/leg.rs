@@ -164,7 +164,8 @@ impl State {
         }
     }
 
-    /// A called leg's originator is another one now; nothing is said until the next update.
+    /// The originator of a called leg or a visit is another one now; nothing is said until the next
+    /// update.
     pub(super) fn new_origin(&mut self, key: &LegKey, from: &Chan) {
         let src = self.who.party(from);
         self.legs.edit(key, |leg| {

@@ -33,13 +33,21 @@ impl State {
         self.legs.len() < MAX_OPEN || self.give_up_calls(true)
     }
 
-    /// Room for one more CDR row: those of the oldest call leave early.
+    /// Room for one more CDR row: those of the oldest calls leave early.
     pub(super) fn room_for_row(&mut self) {
-        while self.rows.len() >= MAX_ALL_ROWS {
-            let Some(oldest) = self.rows.first_key().map(|(call, _)| call.clone()) else { return };
+        if self.rows.len() < MAX_ALL_ROWS {
+            return;
+        }
+        let mut calls: Vec<Linkedid> = self.rows.values().map(|row| row.call.clone()).collect();
+        calls.sort();
+        calls.dedup();
+        for call in calls {
             self.out.skipped.push("CDR group sent early: too many rows wait");
-            let rows = self.rows_of(&oldest);
-            self.send(&oldest, rows, CdrSource::Events);
+            let rows = self.rows_of(&call);
+            self.send(&call, rows, CdrSource::Events);
+            if self.rows.len() + AT_ONCE <= MAX_ALL_ROWS {
+                return;
+            }
         }
     }
 

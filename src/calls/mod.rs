@@ -27,8 +27,9 @@ mod state;
 mod tracker;
 mod transfer;
 
+pub(crate) use call::CONCEALED;
 pub use call::{
-    CallKey, CdrGroup, CdrRow, CdrSource, Context, Direction, EventName, LegState, LegUpdate, ObjectKey,
-    Party, SmsUpdate, Step, TerminatedBy, Update, UpdateBody, UpdateId,
+    CallKey, CdrGroup, CdrRow, CdrSource, Context, Direction, EventName, LegState, LegUpdate, Merger,
+    ObjectKey, Party, SmsUpdate, Step, TerminatedBy, Update, UpdateBody, UpdateId,
 };
 pub use tracker::{Input, Snapshot, SnapshotChannel, SnapshotEndpoint, SnapshotEntry, Tracker};

@@ -90,7 +90,7 @@ impl State {
     }
 
     fn alive_channels(&self) -> Vec<Chan> {
-        self.channels.values().filter(|chan| chan.alive()).cloned().collect()
+        self.channels.sorted().into_iter().filter(|chan| chan.alive()).cloned().collect()
     }
 
     /// An audit.

@@ -10,7 +10,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::args::{Cli, Command};
 use super::exit::{CliError, Done};
 use super::out::plural;
-use super::{calls, capture, check, demo, log, number, receive, status, tail, trace};
+use super::{calls, capture, check, dead, demo, log, number, receive, reload, replay, status, tail, trace};
 use crate::config::{Config, DEFAULT_FILE, Environment, Loaded, load, load_text};
 
 /// The whole program.
@@ -38,7 +38,8 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<Done, CliError> {
     match &cli.command {
-        Command::Run => wait(agent(configured(cli)?)),
+        Command::Run => wait(agent(configured(cli)?, &cli.config)),
+        Command::Reload(args) => wait(reload::reload(if_there(cli), args)),
         Command::Check(args) => wait(check::check(&cli.config, args)),
         Command::Demo(args) => wait(demo::demo(args)),
         Command::Receive(args) => wait(receive::receive(args)),
@@ -47,15 +48,17 @@ fn run(cli: &Cli) -> Result<Done, CliError> {
         Command::Calls(args) => wait(calls::calls(&if_there(cli)?, args)),
         Command::Trace(args) => wait(trace::trace(&if_there(cli)?, args)),
         Command::Tail(args) => wait(tail::tail(&if_there(cli)?, args)),
+        Command::Dead(args) => wait(dead::dead(&if_there(cli)?, args)),
+        Command::Replay(args) => wait(replay::replay(&if_there(cli)?, args)),
         Command::Capture(args) => wait(capture::capture(&configured(cli)?.config, args)),
     }
 }
 
-async fn agent(loaded: Loaded) -> Result<Done, CliError> {
+async fn agent(loaded: Loaded, file: &Path) -> Result<Done, CliError> {
     for warning in &loaded.warnings {
         tracing::warn!(file = %warning.file, line = warning.line, key = %warning.key, remedy = %warning.remedy, "{}", warning.problem);
     }
-    crate::agent::run(loaded.config).await?;
+    crate::agent::run(loaded.config, file.to_path_buf()).await?;
     Ok(Done::All)
 }
 

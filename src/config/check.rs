@@ -21,6 +21,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// JavaScript reads ids up to here exactly.
 const MAX_ID: u64 = (1 << 53) - 1;
+/// Asterisk's longest batch of CDRs (300 s) and a margin.
+const CDR_HOLD: Duration = Duration::from_secs(310);
 /// A Unix socket's path has 108 bytes with its end (`sockaddr_un`).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -346,6 +348,7 @@ fn calls(table: Section<'_>) -> Calls {
         internal_caller_leg: table.flag("internal_caller_leg").unwrap_or(false),
         conference_legs: table.flag("conference_legs").unwrap_or(false),
         transfer_context: table.word("transfer_context").unwrap_or_else(|| "from-internal".to_owned()),
+        cdr_hold: CDR_HOLD,
     };
     table.finish();
     calls
@@ -392,9 +395,16 @@ fn api(table: Section<'_>, journal: &std::path::Path, environment: &Environment)
     }
     let (listen, token) = (table.word("listen"), table.secret("token"));
     if let Some(address) = &listen {
-        if address.parse::<std::net::SocketAddr>().is_err() {
-            let problem = format!("{address:?} is not an address and a port");
-            table.fault("listen", problem, "write it as \"127.0.0.1:8480\"; port 0 picks a free one");
+        match address.parse::<std::net::SocketAddr>() {
+            Err(_) => {
+                let problem = format!("{address:?} is not an address and a port");
+                table.fault("listen", problem, "write it as \"127.0.0.1:8480\"; port 0 picks a free one");
+            }
+            Ok(address) if !address.ip().is_loopback() => {
+                let problem = "is open to other hosts, and token and calls cross the network in the clear";
+                table.warn("listen", problem, "listen on 127.0.0.1, or put a proxy with TLS in front");
+            }
+            Ok(_) => {}
         }
         if !table.has("token") && !table.has("token_file") {
             table.fault(
@@ -403,7 +413,6 @@ fn api(table: Section<'_>, journal: &std::path::Path, environment: &Environment)
                 "give `token` or `token_file`",
             );
         }
-        not_yet(&table, "listen", "the REST API over HTTP");
     }
     table.finish();
     Api { socket, listen, token }

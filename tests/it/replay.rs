@@ -23,7 +23,7 @@ use tokio_util::codec::Decoder;
 use crate::expect::{Create, Expectation, Tolerance};
 
 /// The reference configuration of the catalogue.
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 [pbx]
 name = "hq"
 timezone = "UTC"
@@ -160,7 +160,7 @@ fn gather(lists: &mut Snapshot, event: &Event) -> bool {
 
 /// A tracker, its journal of objects, and all that it said.
 pub struct Run {
-    config: &'static Config,
+    config: Config,
     pub tracker: Tracker,
     pub objects: BTreeMap<ObjectKey, Vec<u8>>,
     pub updates: Vec<Update>,
@@ -175,9 +175,9 @@ impl Run {
         Self::with(config())
     }
 
-    pub fn with(config: &'static Config) -> Self {
+    pub fn with(config: &Config) -> Self {
         Self {
-            config,
+            config: config.clone(),
             tracker: Tracker::new(config),
             objects: BTreeMap::new(),
             updates: Vec::new(),
@@ -222,7 +222,7 @@ impl Run {
     /// The agent stops and starts again: a tracker from the objects.
     pub fn restart(&mut self) {
         let objects = self.objects.iter().map(|(key, value)| (key.clone(), value.clone()));
-        let (tracker, faults) = Tracker::restore(self.config, objects, self.now);
+        let (tracker, faults) = Tracker::restore(&self.config, objects, self.now);
         assert_eq!(faults, Vec::<String>::new());
         self.tracker = tracker;
     }
@@ -251,7 +251,12 @@ impl Run {
 
 /// A whole stream, and an hour after it.
 pub fn replay(fed: &[(Micros, Fed)]) -> Run {
-    let mut run = Run::new();
+    replay_in(config(), fed)
+}
+
+/// The same with another configuration.
+pub fn replay_in(config: &Config, fed: &[(Micros, Fed)]) -> Run {
+    let mut run = Run::with(config);
     for (at, fed) in fed {
         run.put(*at, fed);
     }

@@ -400,6 +400,54 @@ fn a_call_whose_channels_cannot_be_read_after_a_restart_ends() {
     assert_eq!(run.tracker.size(), 0);
 }
 
+/// An attended transfer into a queue: who was transferred waits there from then on, under his own
+/// name and id, and the transferer's channel is gone.
+#[test]
+fn a_caller_who_is_transferred_into_a_queue_keeps_the_place_in_it() {
+    let text = String::from_utf8(fixture("22", "q01_queue_answered_caller_hangs")).unwrap();
+    let second = text.replace("PJSIP/trunk-00000076", "PJSIP/1003-00000076");
+    let channel = |prefix: &str, name: &str, number: &str, id: &str, exten: &str| {
+        format!(
+            "{prefix}Channel: {name}\r\n{prefix}ChannelState: 4\r\n{prefix}CallerIDNum: {number}\r\n{prefix}Context: from-trunk\r\n{prefix}Exten: {exten}\r\n{prefix}Uniqueid: {id}\r\n{prefix}Linkedid: {id}\r\n"
+        )
+    };
+    let event = |name: &str, body: &str| format!("Event: {name}\r\nPrivilege: call,all\r\n{body}\r\n");
+    let (outside, first) = ("1795263331.230", "1795263331.231");
+    let trunk = |prefix| channel(prefix, "PJSIP/trunk-00000070", "584140000001", outside, "5551000");
+    let one = |prefix| channel(prefix, "PJSIP/1003-00000071", "1003", first, "s");
+    let two = |prefix| channel(prefix, "PJSIP/1003-00000076", "1003", "1795263331.237", "602");
+    let transfer = event(
+        "AttendedTransfer",
+        &format!(
+            "Result: Success\r\n{}{}{}DestType: App\r\nDestApp: Queue\r\n",
+            one("OrigTransferer"),
+            two("SecondTransferer"),
+            trunk("Transferee")
+        ),
+    );
+    let gone = |body: String| event("Hangup", &format!("{body}Cause: 16\r\nCause-txt: Normal Clearing\r\n"));
+    let mut stream = event("Newchannel", &trunk("")) + &event("Newchannel", &one(""));
+    let mut transferred = false;
+    for message in second.split_inclusive("\r\n\r\n") {
+        if message.starts_with("Event: DialEnd") && !transferred {
+            transferred = true;
+            stream += &(transfer.clone() + &gone(one("")) + &gone(two("")));
+        }
+        let now =
+            message.replace("PJSIP/1003-00000076", "PJSIP/trunk-00000070").replace("1795263331.237", outside);
+        stream += if transferred { &now } else { message };
+    }
+    let mut run = Run::new();
+    play(&mut run, &feed(stream.as_bytes()));
+    run.rest();
+    let visit: Vec<&LegUpdate> = legs(&run).into_iter().filter(|leg| leg.context == Context::Queue).collect();
+    let events: Vec<EventName> = visit.iter().map(|leg| leg.event).collect();
+    assert_eq!(events, [EventName::Initial, EventName::Ringing, EventName::Connected, EventName::Hangup]);
+    assert!(visit.iter().all(|leg| leg.call_id == visit[0].call_id));
+    assert_eq!((visit[0].src.number.as_str(), visit[3].src.number.as_str()), ("1003", "584140000001"));
+    assert_eq!(run.tracker.size(), 0);
+}
+
 /// Programs that choose uniqueids use them again; so does Asterisk after a restart in one second.
 #[test]
 fn an_id_that_is_used_again_is_another_call_with_other_ids() {
@@ -523,7 +571,7 @@ fn forge(kind: &mut EventKind, pick: &mut impl FnMut() -> usize) {
 }
 
 proptest! {
-    #![proptest_config(crate::promises::proptest_config(400))]
+    #![proptest_config(crate::promises::proptest_config(1_000))]
 
     #[test]
     fn whatever_is_forged_every_call_ends_and_nothing_stays(
