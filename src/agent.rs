@@ -16,11 +16,12 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::ami::{self, AmiWatch};
+use crate::ami;
 use crate::api::{self, ApiError, Live, Reloaded, View};
 use crate::config::{self, Change, Config, Facts};
 use crate::ingest::{Ingest, IngestHealth, Rules};
 use crate::journal::{Journal, JournalError, JournalOptions, RouteId};
+use crate::pulse::{self, Pulse};
 use crate::routes::{Orders, Route, RouteHealth, Routes, Worker};
 use crate::{clock, systemd};
 
@@ -30,8 +31,9 @@ const GENERATION_RECORDS: u64 = 131_072;
 const WORKERS_STOP: Duration = Duration::from_secs(7);
 /// What commands get that are being answered.
 const OTHERS_STOP: Duration = Duration::from_secs(2);
-/// How long a round trip through the journal's thread may take before the watchdog starves.
-const JOURNAL_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often systemd is told how the routes stand.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Where the journal keeps what goes into the keys of NiMbox.
 const NIMBOX_KEYS: &str = "config/nimbox-keys";
@@ -103,6 +105,14 @@ impl Agent {
         let stop = CancellationToken::new();
         let (hub, feed) = ami::feed();
         let (ingest_health, ingest_watch) = watch::channel(IngestHealth::default());
+        let server = match api::Server::bind(&config.api).await {
+            Ok(server) => server,
+            Err(why) => {
+                journal.close().await;
+                return Err(why.into());
+            }
+        };
+        let (pulse, felt) = watch::channel(Pulse::default());
         let (view, seen) = watch::channel(View {
             config: Arc::clone(&config),
             started: clock::now(),
@@ -110,23 +120,18 @@ impl Agent {
             ami: hub.watch(),
             ingest: ingest_watch,
             routes: Vec::new(),
+            listen: server.address(),
+            pulse: felt,
         });
         let (request, reloads) = mpsc::channel(1);
         let live = Live::new(seen, request);
-        let socket = match api::serve(config.api.socket.clone(), live.clone(), stop.clone()).await {
-            Ok(socket) => socket,
-            Err(why) => {
-                journal.close().await;
-                return Err(why.into());
-            }
-        };
         let ami_stop = CancellationToken::new();
         let (ami_settings, settings) = watch::channel(config.ami.clone());
         let (rules, latest) = watch::channel(Rules { number: 0, config, routes: Arc::clone(&routes) });
         let (ingest, followed) = Ingest::new(latest, journal.clone(), recovered.objects, ingest_health);
         let others = vec![
-            tokio::spawn(socket),
-            tokio::spawn(watchdog(journal, hub.watch(), stop.clone())),
+            tokio::spawn(server.run(live.clone(), stop.clone())),
+            tokio::spawn(pulse::watch(journal, hub.watch(), pulse, stop.clone())),
             tokio::spawn(tell_systemd(live, stop.clone())),
         ];
         let mut agent = Self {
@@ -340,38 +345,20 @@ pub(crate) async fn open_journal(
     tokio::task::spawn_blocking(move || Journal::open(options)).await.map_err(|_| JournalError::Closed)?
 }
 
-/// Feeds systemd's watchdog as long as the journal's thread answers and the reader's task lives
-/// (`decisions.md` 40). A quiet night, no Asterisk or a full disk do not starve it.
-async fn watchdog(journal: Journal, ami: AmiWatch, stop: CancellationToken) {
-    let Some(every) = systemd::watchdog_every() else { return };
-    let mut seen = (ami.ticks(), clock::now());
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(every) => {}
-        }
-        let writer = matches!(timeout(JOURNAL_PATIENCE, journal.round_trip()).await, Ok(Ok(())));
-        let now = clock::now();
-        if ami.ticks() != seen.0 || !ami.health().connected {
-            seen = (ami.ticks(), now);
-        }
-        // Pings come every 20 s: three missed and the session should long have ended itself.
-        let reader = now.secs_since(seen.1) < 70;
-        if writer && reader {
-            systemd::alive();
-        } else {
-            tracing::error!(writer, reader, "a part of the agent hangs");
-        }
-    }
-}
-
+/// Tells it what a person would want to read first, when it changes.
 async fn tell_systemd(live: Live, stop: CancellationToken) {
     let mut ami = live.view().ami;
+    let mut told = String::new();
     loop {
-        systemd::status(&summary(&live.view()));
+        let line = summary(&live.view());
+        if line != told {
+            systemd::status(&line);
+            told = line;
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             changed = ami.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(TELL_EVERY) => {}
         }
         // A connection that flaps is told once a second.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -379,6 +366,19 @@ async fn tell_systemd(live: Live, stop: CancellationToken) {
 }
 
 fn summary(view: &View) -> String {
+    let mut parts = vec![asterisk(view)];
+    for (route, _, _, health) in &view.routes {
+        let health = health.borrow();
+        if let Some(paused) = &health.paused {
+            parts.push(format!("route {} is paused: {}", route.0, paused.why));
+        } else if let Some(failing) = &health.failing {
+            parts.push(format!("the receiver of route {} fails: {}", route.0, failing.why));
+        }
+    }
+    parts.join("; ")
+}
+
+fn asterisk(view: &View) -> String {
     if view.config.ami.is_none() {
         return "not configured: write [ami] into a file in conf.d, and see packaging/callpost.toml"
             .to_owned();

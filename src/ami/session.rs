@@ -149,7 +149,7 @@ impl AmiWatch {
         self.health.changed().await
     }
 
-    /// Rises with every event and every pong: proof that the reader lives.
+    /// Rises with every event, every pong and every attempt to connect: proof that the reader lives.
     pub fn ticks(&self) -> u64 {
         self.shared.ticks.load(Ordering::Relaxed) + self.shared.events.load(Ordering::Relaxed)
     }
@@ -300,6 +300,8 @@ impl Hub {
                     () = changed(&mut settings) => continue,
                 }
             };
+            // an attempt is a sign of life too
+            self.feed.shared.ticks.fetch_add(1, Ordering::Relaxed);
             let session = self.session(&config);
             let why = tokio::select! {
                 () = stop.cancelled() => break,

@@ -1,5 +1,7 @@
 //! What passes over the socket, as JSON.
 
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parsers::Micros;
@@ -10,7 +12,12 @@ use crate::ami::{AmiHealth, AmiWatch};
 use crate::config::{Change, Config, Fault};
 use crate::ingest::IngestHealth;
 use crate::journal::{Journal, JournalError, JournalStatus, RouteId, RouteStatus};
+use crate::metrics::Process;
+use crate::pulse::Pulse;
 use crate::routes::{Paused, RouteHealth};
+
+/// More is not listed: somebody should long have looked.
+const MOST_PUT_ASIDE: usize = 100;
 
 /// Everything `callpost status` shows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -33,6 +40,21 @@ pub struct AgentStatus {
     pub journal: JournalStatus,
     /// Each route's worker.
     pub routes: Vec<RouteView>,
+    /// `journal.max_size`, bytes.
+    #[serde(default)]
+    pub max_size: u64,
+    /// Parts of the journal that would not open and were put aside, since whenever.
+    #[serde(default)]
+    pub quarantine: Vec<PathBuf>,
+    /// Where HTTP is answered, with a token.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+    /// Events of the last minute that a call was concerned by.
+    #[serde(default)]
+    pub events_minute: u64,
+    /// What the agent takes of the host.
+    #[serde(default)]
+    pub process: Process,
 }
 
 /// One route.
@@ -46,6 +68,9 @@ pub struct RouteView {
     pub to: String,
     /// How it fares.
     pub health: RouteHealth,
+    /// Deliveries accepted in the last minute.
+    #[serde(default)]
+    pub delivered_minute: u64,
 }
 
 /// What the API may look at: handles and watches, never the tracker.
@@ -63,6 +88,10 @@ pub struct View {
     pub ingest: watch::Receiver<IngestHealth>,
     /// Each route: name, kind, where to, health.
     pub routes: Vec<(RouteId, &'static str, String, watch::Receiver<RouteHealth>)>,
+    /// Where HTTP is answered, if anywhere.
+    pub listen: Option<SocketAddr>,
+    /// Whether what must not hang moves.
+    pub(crate) pulse: watch::Receiver<Pulse>,
 }
 
 /// The view as a reload last made it, and the way to ask for a reload.
@@ -133,18 +162,25 @@ impl View {
     /// When the journal has stopped.
     pub async fn status(&self) -> Result<AgentStatus, JournalError> {
         let journal = self.journal.status().await?;
+        let at = crate::clock::now();
+        let ingest = self.ingest.borrow().clone();
         let left = journal.routes.iter().filter_map(|route| self.left_over(route));
-        let routes = self.routes.iter().map(route).chain(left).collect();
+        let routes = self.routes.iter().map(|known| route(known, at)).chain(left).collect();
         Ok(AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pbx: self.config.pbx.name.clone(),
             started: self.started,
-            at: crate::clock::now(),
+            at,
             configured: self.config.ami.is_some(),
             ami: self.ami.health(),
-            ingest: self.ingest.borrow().clone(),
+            events_minute: ingest.minute.count(at),
+            ingest,
             journal,
             routes,
+            max_size: self.config.journal.max_size,
+            quarantine: put_aside(&self.config.journal.directory),
+            listen: self.listen,
+            process: Process::now(),
         })
     }
 
@@ -155,25 +191,38 @@ impl View {
         if known || counters.pending + counters.dead == 0 {
             return None;
         }
+        let reason = "unconfigured".to_owned();
         let why = format!("no sink of this name is configured and enabled; {} wait", counters.pending);
         let remedy = "configure it again and `callpost reload`: they go out then, in order; until then nothing of it is given up".to_owned();
-        let paused = Paused { since: self.started, why, remedy, probe: None };
+        let paused = Paused { since: self.started, reason, why, remedy, probe: None };
         Some(RouteView {
             route: left.route.clone(),
             kind: "none".to_owned(),
             to: String::new(),
             health: RouteHealth { paused: Some(paused), ..RouteHealth::default() },
+            delivered_minute: 0,
         })
     }
 }
 
 fn route(
     (route, kind, to, health): &(RouteId, &'static str, String, watch::Receiver<RouteHealth>),
+    at: Micros,
 ) -> RouteView {
+    let health = health.borrow().clone();
     RouteView {
         route: route.clone(),
         kind: (*kind).to_owned(),
         to: to.clone(),
-        health: health.borrow().clone(),
+        delivered_minute: health.minute.count(at),
+        health,
     }
+}
+
+/// What stands in the journal's quarantine, by name.
+fn put_aside(journal: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(journal.join("quarantine")) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).take(MOST_PUT_ASIDE).collect();
+    paths.sort_unstable();
+    paths
 }

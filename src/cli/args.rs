@@ -10,8 +10,8 @@ use clap::builder::styling::AnsiColor;
 use clap::{Args, Parser, Subcommand};
 use url::Url;
 
-use super::when::When;
-use crate::api::{CallName, MOST_LEGS};
+use super::moment::{Moment, moment};
+use crate::api::{CallName, MOST_LEGS, MOST_LETTERS};
 use crate::config::{DEFAULT_FILE, duration};
 
 const STYLES: Styles = Styles::styled()
@@ -70,6 +70,11 @@ pub(super) enum Command {
     Trace(Trace),
     /// Updates as they happen
     Tail(Tail),
+    /// Deliveries that were given up: look at them, send them again, drop them
+    #[command(subcommand)]
+    Dead(Dead),
+    /// Send again what the journal still holds of a time, with the ids it had
+    Replay(Replay),
     /// Save a live AMI stream, secrets removed, for a bug report; Ctrl-C ends it
     Capture(Capture),
 }
@@ -112,6 +117,84 @@ pub(super) struct Demo {
     pub output: Output,
 }
 
+#[derive(Debug, Subcommand)]
+pub(super) enum Dead {
+    /// Those there are, oldest first
+    List(DeadList),
+    /// All that is known of one: the last answer, attempts, times, the body
+    Show(DeadShow),
+    /// Send them again, with the ids they had; without ids, all of a route or all there are
+    Retry(DeadChosen),
+    /// Give them up for good; without ids, all of a route or all there are
+    Drop(DeadChosen),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeadList {
+    /// Only those with these ids
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Only those of this route
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = letters)]
+    pub limit: usize,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeadShow {
+    /// As `callpost dead list` shows it
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<String>,
+    /// Only that of this route: several may owe the same
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeadChosen {
+    /// As `callpost dead list` shows them
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Only those of this route
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Replay {
+    /// From this time on: 2026-11-20, "2026-11-20 14:00", 2026-11-20T14:00:00-04:00, or 2h for two hours ago
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub from: Moment,
+    /// To this time; a day ends when it is over. Default: now
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub to: Option<Moment>,
+    /// Only to this route
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    /// Only the delivery with this id
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Only say how many there are
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Reload {
     #[command(flatten)]
@@ -120,6 +203,9 @@ pub(super) struct Reload {
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
+    /// Show it again every two seconds, until Ctrl-C
+    #[arg(long, short)]
+    pub watch: bool,
     #[command(flatten)]
     pub output: Output,
 }
@@ -139,11 +225,11 @@ pub(super) struct Calls {
     #[arg(long, value_name = "TIME", value_parser = ago, conflicts_with_all = ["from", "to"])]
     pub since: Option<Duration>,
     /// Only those that began then or later: a day, a time, or both, as "2026-11-21 14:30"
-    #[arg(long, value_name = "WHEN")]
-    pub from: Option<When>,
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub from: Option<Moment>,
     /// Only those that began before that time, or on that day or before
-    #[arg(long, value_name = "WHEN")]
-    pub to: Option<When>,
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub to: Option<Moment>,
     /// At most so many legs
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = limit)]
     pub limit: usize,
@@ -223,6 +309,11 @@ fn speed(text: &str) -> Result<f64, String> {
 
 fn time(text: &str) -> Result<Duration, String> {
     duration(text).ok_or_else(|| "not a duration, as 50ms or 2s".to_owned())
+}
+
+fn letters(text: &str) -> Result<usize, String> {
+    let limit = text.parse::<usize>().map_err(|_| "not a number".to_owned())?;
+    if (1..=MOST_LETTERS).contains(&limit) { Ok(limit) } else { Err(format!("not from 1 to {MOST_LETTERS}")) }
 }
 
 fn ago(text: &str) -> Result<Duration, String> {

@@ -6,8 +6,8 @@ use parsers::Micros;
 use super::exit::{CliError, Done};
 use super::ladder::{Line, clean, columns, natural_width};
 use super::leg::Words;
+use super::moment::is_today;
 use super::out::Out;
-use super::when::is_today;
 use super::{args, leg, past, style};
 use crate::api::LegsQuery;
 use crate::calls::{LegUpdate, UpdateBody};
@@ -61,13 +61,13 @@ pub(super) async fn calls(config: &Config, args: &args::Calls) -> Result<Done, C
 fn query(args: &args::Calls, now: Micros, zone: &TimeZone) -> LegsQuery {
     let since = args.since.map(|since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
     let since = since.map(|since| Micros(now.0.saturating_sub(since)));
-    let from = args.from.and_then(|from| from.begin(now, zone));
+    let from = args.from.map(|from| from.begin(zone, now));
     LegsQuery {
         live: args.live,
         missed: args.missed,
         number: args.number.clone(),
         from: since.or(from).map(|at| at.0),
-        to: args.to.and_then(|to| to.end(now, zone)).map(|at| at.0),
+        to: args.to.map(|to| to.end(zone, now).0),
         limit: Some(args.limit),
         ..LegsQuery::default()
     }

@@ -2,25 +2,29 @@
 //! terminals, pipes and closed pipes; what they log goes to stderr.
 
 mod args;
+mod ask;
 mod calls;
 mod capture;
 mod check;
+mod dead;
 mod demo;
 mod exit;
 mod ladder;
 mod leg;
 mod lines;
 mod log;
+mod moment;
 mod number;
 mod out;
 mod past;
 mod program;
 mod receive;
 mod reload;
+mod replay;
+mod source;
 mod status;
 mod tail;
 mod trace;
-mod when;
 
 pub use exit::{CliError, Done};
 pub use ladder::{Line, Look, ladder};

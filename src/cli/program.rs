@@ -10,7 +10,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::args::{Cli, Command};
 use super::exit::{CliError, Done};
 use super::out::plural;
-use super::{calls, capture, check, demo, log, number, receive, reload, status, tail, trace};
+use super::{calls, capture, check, dead, demo, log, number, receive, reload, replay, status, tail, trace};
 use crate::config::{Config, DEFAULT_FILE, Environment, Loaded, load, load_text};
 
 /// The whole program.
@@ -48,6 +48,8 @@ fn run(cli: &Cli) -> Result<Done, CliError> {
         Command::Calls(args) => wait(calls::calls(&if_there(cli)?, args)),
         Command::Trace(args) => wait(trace::trace(&if_there(cli)?, args)),
         Command::Tail(args) => wait(tail::tail(&if_there(cli)?, args)),
+        Command::Dead(args) => wait(dead::dead(&if_there(cli)?, args)),
+        Command::Replay(args) => wait(replay::replay(&if_there(cli)?, args)),
         Command::Capture(args) => wait(capture::capture(&configured(cli)?.config, args)),
     }
 }

@@ -18,6 +18,7 @@ use crate::calls::{CdrSource, Input, ObjectKey, Step, Tracker};
 use crate::clock;
 use crate::config::Config;
 use crate::journal::{Batch, Journal, JournalError, RouteId, Traced};
+use crate::metrics::{Histogram, Minute, buckets};
 use crate::routes::Routes;
 
 /// Records of one batch: the journal's own group (`delivery.md` R2).
@@ -46,6 +47,12 @@ pub struct IngestHealth {
     pub lag_p50: u64,
     /// The 99th percentile.
     pub lag_p99: u64,
+    /// From an event's arrival to the disk, all since the start.
+    #[serde(default)]
+    pub lag: Histogram,
+    /// Events of the last minute; [`AgentStatus`](crate::api::AgentStatus) tells the count.
+    #[serde(skip)]
+    pub minute: Minute,
     /// Where creates come from.
     pub cdr_source: Option<CdrSource>,
     /// Commits that failed and were made again.
@@ -265,16 +272,18 @@ impl Ingest {
     fn committed(&mut self, fed: &[Fed], urgent: &[Micros], updates: u64) {
         let now = clock::now();
         let events = fed.iter().filter(|fed| matches!(fed, Fed::Item(Feed::Event { .. }))).count() as u64;
-        for at in urgent {
-            self.lags.add(u64::try_from(now.0.saturating_sub(at.0)).unwrap_or(0));
-        }
+        let lag = |at: &Micros| u64::try_from(now.0.saturating_sub(at.0)).unwrap_or(0);
+        let lags: Vec<u64> = urgent.iter().map(lag).collect();
+        lags.iter().for_each(|lag| self.lags.add(*lag));
         let source = self.tracker.cdr_source();
-        let lags = self.lags.percentiles(now);
+        let percentiles = self.lags.percentiles(now);
         self.health.send_modify(|health| {
             health.events += events;
+            health.minute.add(events, now);
+            lags.iter().for_each(|lag| health.lag.observe(buckets::QUICK, *lag));
             health.updates += updates;
             health.cdr_source = source;
-            if let Some((p50, p99)) = lags {
+            if let Some((p50, p99)) = percentiles {
                 health.lag_p50 = p50;
                 health.lag_p99 = p99;
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use parsers::Micros;
 
+use super::book;
 use super::command::{ArchiveFault, Command, Reply};
 use super::encode::PreparedEntry;
 use super::engine::Fault;
@@ -59,7 +60,7 @@ impl Writer {
                 let _ = reply.send(Ok(status));
             }
             Command::RoundTrip(reply) => {
-                let _ = reply.send(Ok(()));
+                let _ = reply.send(Ok(self.fault.clone()));
             }
             Command::Archived(generation, result) => self.archived(generation, result),
             Command::Tick => {
@@ -153,7 +154,10 @@ impl Writer {
             counters.dead = counters.dead.saturating_sub(1);
             match again {
                 Some(_) => counters.accepted = counters.accepted.saturating_sub(1),
-                None => counters.dropped += 1,
+                None => {
+                    counters.dropped += 1;
+                    self.book.skip_dropped(&mut staged, route, "dead letter dropped", 1);
+                }
             }
             routes.push(route);
         }
@@ -253,7 +257,9 @@ impl Writer {
         }
         for (route, mut counters) in (0u16..).zip(counters) {
             // letters that could not be read any more are lost; say so rather than keep them for ever
-            counters.dropped += std::mem::take(&mut counters.dead);
+            let unreadable = std::mem::take(&mut counters.dead);
+            counters.dropped += unreadable;
+            self.book.skip_dropped(&mut staged, route, "dead letter unreadable", unreadable);
             let total = self.book.carry(route, counters);
             staged.put(head_number, key::route(key::CARRIED, route), &encode_counters(&total));
         }
@@ -286,6 +292,9 @@ impl Writer {
             commits: self.commits,
             commit_p50: at(50),
             commit_p99: at(99),
+            commit_times: self.commit_times.clone(),
+            live_calls: self.book.live.values().filter(|legs| !legs.is_empty()).count() as u64,
+            live_legs: self.book.live.values().map(|legs| legs.len() as u64).sum(),
             routes: routes.into_iter().filter_map(|(number, name)| self.route_status(number, name)).collect(),
             fault: self.fault.clone(),
         }
@@ -293,19 +302,20 @@ impl Writer {
 
     /// `None` for the unnamed route while nothing was left out in its name.
     fn route_status(&mut self, number: u16, route: RouteId) -> Option<RouteStatus> {
-        let skipped: Vec<(String, u64)> = self
-            .book
-            .skipped
-            .iter()
-            .filter(|((of, _), _)| *of == number)
-            .map(|((_, reason), count)| (reason.clone(), *count))
-            .collect();
+        let mut skipped = Vec::new();
+        let mut dropped = Vec::new();
+        for ((_, reason), count) in self.book.skipped.iter().filter(|((of, _), _)| *of == number) {
+            match reason.strip_prefix(book::DROPPED) {
+                Some(reason) => dropped.push((reason.to_owned(), *count)),
+                None => skipped.push((reason.clone(), *count)),
+            }
+        }
         if number == 0 && skipped.is_empty() {
             return None;
         }
         let counters = self.book.total(number);
         let oldest = if self.fault.is_some() { None } else { self.oldest(number) };
-        Some(RouteStatus { route, counters, oldest, skipped })
+        Some(RouteStatus { route, counters, oldest, skipped, dropped })
     }
 
     fn oldest(&mut self, route: u16) -> Option<Micros> {

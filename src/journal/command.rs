@@ -49,7 +49,8 @@ pub(super) enum Command {
         reply: Reply<u64>,
     },
     Status(Reply<JournalStatus>),
-    RoundTrip(Reply<()>),
+    /// Answers the error that keeps it from writing, if any.
+    RoundTrip(Reply<Option<String>>),
     /// From the history thread: a generation was copied, or why not.
     Archived(u64, Result<(), ArchiveFault>),
     /// From the history thread: time to look at ages.

@@ -94,6 +94,7 @@ pub(super) fn give_up(book: &mut Book, staged: &mut Staged, at: DeliveryKey, lea
     let counters = &mut book.count(staged, at.generation, route).counters;
     counters.leave();
     counters.dropped += 1;
+    book.skip_dropped(staged, route, "record damaged", 1);
 }
 
 /// Only what was tried stands in the schedule.

@@ -145,7 +145,8 @@ impl Journal {
     }
 
     /// Dead letters by route, id and when they were accepted, in order of their places, at most so
-    /// many; `after` is the last one of the page before.
+    /// many; `after` is the last one of the page before. What only the receiver may see is left out;
+    /// it is sent when they are made again.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -156,7 +157,13 @@ impl Journal {
         limit: usize,
     ) -> Result<Vec<DeadLetter>, JournalError> {
         let what = what.clone();
-        self.ask(|reply| Command::Dead { what, after, limit, reply }).await
+        let mut letters = self.ask(|reply| Command::Dead { what, after, limit, reply }).await?;
+        for letter in &mut letters {
+            if letter.payload.conceal() {
+                letter.answer.clear();
+            }
+        }
+        Ok(letters)
     }
 
     /// Makes deliveries of dead letters again, with their old ids and in the order given, behind
@@ -187,6 +194,14 @@ impl Journal {
     /// # Errors
     /// When the writer has stopped.
     pub async fn round_trip(&self) -> Result<(), JournalError> {
+        self.ask(Command::RoundTrip).await.map(drop)
+    }
+
+    /// The error that keeps it from writing now, if any: for readiness.
+    ///
+    /// # Errors
+    /// When the writer has stopped.
+    pub async fn fault(&self) -> Result<Option<String>, JournalError> {
         self.ask(Command::RoundTrip).await
     }
 
@@ -196,6 +211,13 @@ impl Journal {
     /// When the writer has stopped.
     pub async fn status(&self) -> Result<JournalStatus, JournalError> {
         self.ask(Command::Status).await
+    }
+
+    /// The first day, UTC, of the history that is still there; `None` while there is no history.
+    pub fn held_since(&self) -> Option<String> {
+        let entries = std::fs::read_dir(self.shared.history()).ok()?;
+        let days = entries.flatten().filter(|entry| entry.path().is_dir());
+        days.filter_map(|entry| entry.file_name().into_string().ok()).min()
     }
 
     /// Ends the threads once what waits is on disk; later calls answer `Closed`.

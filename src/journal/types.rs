@@ -8,6 +8,7 @@ use parsers::{Cdr, Micros};
 use serde::{Deserialize, Serialize};
 
 use crate::calls::{CONCEALED, CallKey, Merger, ObjectKey, Update, UpdateId};
+use crate::metrics::Histogram;
 
 /// A route's name, as configured.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -299,6 +300,12 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// accepted - (delivered + pending + dead + refused + dropped): 0, or something is wrong.
+    pub fn difference(&self) -> i128 {
+        let settled = [self.delivered, self.pending, self.dead, self.refused, self.dropped];
+        i128::from(self.accepted) - settled.into_iter().map(i128::from).sum::<i128>()
+    }
+
     /// One that waited is settled. Counters that a damaged file set back may not know of it: it was
     /// accepted all the same, and the line holds.
     pub(super) fn leave(&mut self) {
@@ -321,6 +328,9 @@ pub struct RouteStatus {
     pub oldest: Option<Micros>,
     /// Left out on purpose, by reason.
     pub skipped: Vec<(String, u64)>,
+    /// What was accepted and then given up, by reason: `counters.dropped` in its parts.
+    #[serde(default)]
+    pub dropped: Vec<(String, u64)>,
 }
 
 /// The journal as a whole.
@@ -347,6 +357,15 @@ pub struct JournalStatus {
     pub commit_p50: u64,
     /// Their 99th percentile, microseconds.
     pub commit_p99: u64,
+    /// Times of all commits since the start.
+    #[serde(default)]
+    pub commit_times: Histogram,
+    /// Calls of which a leg is live.
+    #[serde(default)]
+    pub live_calls: u64,
+    /// Live legs.
+    #[serde(default)]
+    pub live_legs: u64,
     /// Each route.
     pub routes: Vec<RouteStatus>,
     /// The error that keeps it from writing now, if any.

@@ -27,6 +27,7 @@ use super::staged::Staged;
 use super::types::{DeliveryKey, JournalError, JournalOptions, Settlement};
 use super::witness::{Witness, WitnessFile};
 use crate::calls::{CallKey, Update};
+use crate::metrics::{Histogram, buckets};
 
 /// A group is closed at so many records …
 const GROUP_RECORDS: usize = 256;
@@ -55,6 +56,7 @@ pub(super) struct Writer {
     pub(super) commits: u64,
     /// The last commits, microseconds, oldest overwritten.
     pub(super) times: Vec<u64>,
+    pub(super) commit_times: Histogram,
     /// Why nothing can be written now.
     pub(super) fault: Option<String>,
     pub(super) retry_at: Instant,
@@ -105,6 +107,7 @@ impl Writer {
             history,
             commits: 0,
             times: Vec::new(),
+            commit_times: Histogram::default(),
             fault: None,
             retry_at: Instant::now(),
             backoff: BACKOFF.0,
@@ -317,6 +320,7 @@ impl Writer {
             None => self.times.push(micros),
         }
         self.commits += 1;
+        self.commit_times.observe(buckets::QUICK, micros);
         Ok(())
     }
 

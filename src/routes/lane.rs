@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::breaker::{Breaker, BreakerState};
 use super::concurrency::Concurrency;
-use super::health::{Paused, RouteHealth};
+use super::health::{Failing, Paused, RouteHealth};
 use super::retry::{Facts, Pause, Policy, Verdict, decide, jittered, retry_after};
 use crate::journal::Settlement;
+use crate::metrics::buckets;
 use crate::sinks::{Class, Outcome};
 
 /// A receiver that asks for time gets at most so much for the whole route; one delivery may wait
@@ -25,6 +26,8 @@ pub struct Lane {
     policy: Policy,
     breaker: Breaker,
     paused: Option<Paused>,
+    /// Set while the breaker is not closed.
+    failing: Option<Failing>,
     /// Earlier paused times, oldest first.
     pauses: Vec<(Micros, Micros)>,
     concurrency: Concurrency,
@@ -73,6 +76,8 @@ struct Stored {
     #[serde(default)]
     paused: Option<Paused>,
     #[serde(default)]
+    failing: Option<Failing>,
+    #[serde(default)]
     pauses: Vec<(Micros, Micros)>,
 }
 
@@ -86,6 +91,7 @@ impl Lane {
         Self {
             breaker: stored.breaker.restored(now),
             paused,
+            failing: stored.failing,
             pauses: stored.pauses.into_iter().take(MOST_PAUSES).collect(),
             concurrency,
             policy,
@@ -105,6 +111,7 @@ impl Lane {
         serde_json::to_vec(&Stored {
             breaker: self.breaker.clone(),
             paused: self.paused.clone(),
+            failing: self.failing.clone(),
             pauses: self.pauses.clone(),
         })
         .ok()
@@ -115,6 +122,7 @@ impl Lane {
         RouteHealth {
             paused: self.paused.clone(),
             breaker: self.breaker.state(),
+            failing: self.failing.clone(),
             concurrency: self.concurrency.limit(),
             ..self.health.clone()
         }
@@ -236,7 +244,8 @@ impl Lane {
     pub fn pause(&mut self, pause: Pause, now: Micros) {
         let since = self.paused.as_ref().map_or(now, |paused| paused.since);
         let remedy = pause.remedy.to_owned();
-        self.paused = Some(Paused { since, why: pause.why, remedy, probe: pause.probe });
+        let reason = pause.reason.to_owned();
+        self.paused = Some(Paused { since, reason, why: pause.why, remedy, probe: pause.probe });
         self.changed = true;
     }
 
@@ -298,6 +307,10 @@ impl Lane {
             self.changed = true;
             if after == BreakerState::Closed {
                 self.concurrency.afresh();
+                self.failing = None;
+            } else {
+                let since = self.failing.as_ref().map_or(now, |failing| failing.since);
+                self.failing = Some(Failing { since, why: outcome.why.clone() });
             }
         }
     }
@@ -322,7 +335,13 @@ impl Lane {
         });
         let unreadable = outcome.class == Class::Unreadable;
         self.health.unreadable = if unreadable { self.health.unreadable.saturating_add(1) } else { 0 };
+        let since_accepted = |at: Micros| u64::try_from(at.0.saturating_sub(attempt.accepted.0)).unwrap_or(0);
+        if attempt.attempts == 0 && !attempt.probe {
+            self.health.first_request.observe(buckets::PATIENT, since_accepted(attempt.started));
+        }
         if matches!(outcome.class, Class::Delivered | Class::Duplicate) {
+            self.health.latency.observe(buckets::PATIENT, since_accepted(now));
+            self.health.minute.add(1, now);
             self.health.last_success = Some(now);
         } else {
             self.health.last_error = Some((now, outcome.why.clone()));

@@ -34,9 +34,13 @@ const JOURNAL_WAIT: Duration = Duration::from_secs(1);
 const JOURNAL_LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// What the journal calls due but does not hand out is not asked for again sooner, milliseconds.
 const SOONEST_LOOK: i64 = 50;
+/// A receiver has so long to take the new secret.
+const OVERLAP: i64 = 24 * 3600 * Micros::SECOND;
 /// Test events: seconds to the second one, doubling.
 const VERIFY_WAIT: i64 = 5;
 const VERIFY_LONGEST_WAIT: i64 = 300;
+/// Why a route waits that has not answered a test event, in a word.
+const UNVERIFIED: &str = "unverified";
 /// Answers in a row that are not NiMbox's before somebody is told.
 const UNREADABLE_ALARM: u64 = 3;
 
@@ -125,6 +129,7 @@ impl Worker {
             let left = if !self.follow(&mut lane) {
                 self.hold(&stop).await
             } else {
+                self.rotate().await;
                 match self.verified(&mut lane, &stop).await {
                     Ok(()) => {
                         if !std::mem::replace(&mut told, true) {
@@ -163,6 +168,31 @@ impl Worker {
         let orders = self.orders.borrow();
         let Some(setup) = &orders.setup else { return false };
         setup.verify.is_none() || setup.verify == self.setup.verify
+    }
+
+    /// The previous secret signs for [`OVERLAP`] from when it was first seen as such.
+    async fn rotate(&mut self) {
+        let Sink::Webhook(sink) = &*self.setup.sink else { return };
+        let Some(key) = sink.previous_key() else { return };
+        let name = self.note_name("rotation");
+        let stored = self.journal.note(&name).await.ok().flatten();
+        let stored: Option<(String, Micros)> = stored.and_then(|text| serde_json::from_slice(&text).ok());
+        let now = self.clock.now();
+        let since = match stored {
+            Some((known, since)) if known == key => since,
+            _ => {
+                let note = serde_json::to_vec(&(key, now)).ok();
+                if let Err(error) = self.journal.set_note(&name, note).await {
+                    debug!(route = %self.route.0, %error, "cannot keep since when the secret is rotated");
+                }
+                now
+            }
+        };
+        let until = Micros(since.0.saturating_add(OVERLAP));
+        sink.end_previous_at(until);
+        if until <= now {
+            warn!(route = %self.route.0, "secret_previous signs no more since 24 hours after it was given; remove it");
+        }
     }
 
     async fn hold(&mut self, stop: &CancellationToken) -> Left {
@@ -219,6 +249,7 @@ impl Worker {
                     }
                     // requests under way keep the sink that they began with
                     self.follow(lane);
+                    self.rotate().await;
                 }
                 Some(step) = flights.next() => self.step(lane, &mut flights, &mut out, step, stop),
                 () = self.journal.wait_for_work(&self.route), if idle => {}
@@ -408,7 +439,7 @@ impl Worker {
             let now = self.clock.now();
             let next = Micros(now.0.saturating_add(jittered(wait * Micros::SECOND, chance())));
             let remedy = "make the receiver answer a POST at this URL with 2xx, or set verify = false; `callpost check` shows the address to admit";
-            lane.pause(Pause { why: why.clone(), remedy, probe: Some(next) }, now);
+            lane.pause(Pause { reason: UNVERIFIED, why: why.clone(), remedy, probe: Some(next) }, now);
             self.publish(lane).await;
             let outcome = tokio::select! {
                 () = stop.cancelled() => return Err(Left::Stopped),
@@ -426,7 +457,7 @@ impl Worker {
             }
             warn!(route, host, why = outcome.why, "test event not accepted, the route waits");
             why = format!("the receiver did not accept the test event: {}", outcome.why);
-            lane.pause(Pause { why: why.clone(), remedy, probe: Some(next) }, now);
+            lane.pause(Pause { reason: UNVERIFIED, why: why.clone(), remedy, probe: Some(next) }, now);
             self.publish(lane).await;
             wait = (wait * 2).min(VERIFY_LONGEST_WAIT);
             tokio::select! {

@@ -16,6 +16,8 @@ mod digits;
 mod expect;
 mod lab;
 mod ladder;
+mod operate;
+mod operate_http;
 mod options;
 mod oracle;
 mod promises;
