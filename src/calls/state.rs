@@ -42,7 +42,7 @@ impl<K: Ord + Hash + Clone, V: Clone + PartialEq> Table<K, V> {
     /// All of them, in order of their keys.
     pub(super) fn sorted(&self) -> Vec<&V> {
         let mut all: Vec<(&K, &V)> = self.map.iter().collect();
-        all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        all.sort_unstable_by_key(|(key, _)| *key);
         all.into_iter().map(|(_, value)| value).collect()
     }
 

@@ -535,6 +535,7 @@ fn list_items_are_read() {
         EventKind::Status {
             channel: channel(1),
             bridge: None,
+            dnid: None,
             variables: vec![("CDR(start,u)".into(), "1795253688.963035".into()), ("EMPTY".into(), "".into())],
         }
     );
