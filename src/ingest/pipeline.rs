@@ -31,7 +31,7 @@ const LINGER: Duration = Duration::from_millis(20);
 /// First wait after a failed commit, doubled up to [`REBUILD_MAX`].
 const REBUILD_MIN: Duration = Duration::from_millis(100);
 /// Longest wait after a failed commit.
-const REBUILD_MAX: Duration = Duration::from_secs(5);
+const REBUILD_MAX: Duration = Duration::from_secs(2);
 /// How long a stop waits for a disk that refuses.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// Arrivals whose way to the disk is remembered for the percentiles.
@@ -87,6 +87,10 @@ pub struct Ingest {
     /// The last commit failed: nothing new is taken until one succeeds, so that what waits is
     /// bounded by the feed.
     failing: bool,
+    /// How often the journal had lost objects when they were last written.
+    objects_lost: u64,
+    /// The tracker wants a new snapshot.
+    resync: bool,
     lags: Lags,
     health: watch::Sender<IngestHealth>,
 }
@@ -122,6 +126,7 @@ impl Ingest {
         let rules = latest.borrow_and_update().clone();
         let (followed, follows) = watch::channel(rules.number);
         let mut ingest = Self {
+            objects_lost: journal.objects_lost(),
             tracker: Tracker::new(&rules.config),
             rules,
             latest,
@@ -130,6 +135,7 @@ impl Ingest {
             gathered: Gathered::default(),
             number: 0,
             failing: false,
+            resync: false,
             lags: Lags::default(),
             health,
         };
@@ -168,6 +174,13 @@ impl Ingest {
                 Ok(()) => {
                     self.failing = false;
                     self.committed(&flying.fed, &flying.urgent, flying.updates);
+                    self.write_lost_objects();
+                    if std::mem::take(&mut self.resync) {
+                        tracing::warn!(
+                            "Asterisk holds a channel that it did not announce; its lists are read anew"
+                        );
+                        feed.resync();
+                    }
                 }
                 Err(why) => {
                     if !self.rebuild(flying.fed, &why, &feed).await {
@@ -251,11 +264,12 @@ impl Ingest {
             Fed::Item(Feed::Up { snapshot: Some(snapshot), at }) => {
                 self.tracker.step(Input::Snapshot(snapshot), *at)
             }
-            // Without a snapshot nothing is known of what was there before.
-            Fed::Item(Feed::Up { snapshot: None, .. }) => Step::default(),
+            Fed::Item(Feed::Up { snapshot: None, at }) => self.tracker.step(Input::Blind, *at),
+            Fed::Item(Feed::Audit { listed, at }) => self.tracker.step(Input::Audit(listed), *at),
             Fed::Item(Feed::Lost { at }) => self.tracker.step(Input::Lost, *at),
             Fed::Tick(at) => self.tracker.step(Input::Tick, *at),
         };
+        self.resync |= step.resync;
         let gathered = &mut self.gathered;
         gathered.since.get_or_insert_with(Instant::now);
         if let Some(at) = urgent(&fed, &step) {
@@ -268,6 +282,16 @@ impl Ingest {
         gathered.updates += step.updates.len() as u64;
         take(step, &self.rules.routes, &mut gathered.batch);
         gathered.fed.push(fed);
+    }
+
+    /// Whoever met the damage, the journal's open objects are written again from memory.
+    fn write_lost_objects(&mut self) {
+        let lost = self.journal.objects_lost();
+        if lost != self.objects_lost {
+            self.objects_lost = lost;
+            self.tracker.write_all();
+            self.feed(Fed::Tick(clock::now()));
+        }
     }
 
     fn committed(&mut self, fed: &[Fed], urgent: &[Micros], updates: u64) {
@@ -401,7 +425,7 @@ fn batch_number() -> ObjectKey {
 fn urgent(fed: &Fed, step: &Step) -> Option<Micros> {
     let (at, always) = match fed {
         Fed::Item(Feed::Event { event, at, .. }) => (*at, matches!(event.kind, EventKind::Cdr(_))),
-        Fed::Item(Feed::Up { at, .. } | Feed::Lost { at }) => (*at, true),
+        Fed::Item(Feed::Up { at, .. } | Feed::Audit { at, .. } | Feed::Lost { at }) => (*at, true),
         Fed::Tick(at) => (*at, false),
     };
     (always || !step.updates.is_empty() || !step.groups.is_empty()).then_some(at)

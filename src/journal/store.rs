@@ -170,7 +170,8 @@ impl Journal {
     }
 
     /// Dead letters by route, id and when they were accepted, in order of their places, at most so
-    /// many; `after` is the last one of the page before.
+    /// many; `after` is the last one of the page before. What only the receiver may see is left out;
+    /// it is sent when they are made again.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -181,7 +182,13 @@ impl Journal {
         limit: usize,
     ) -> Result<Vec<DeadLetter>, JournalError> {
         let what = what.clone();
-        self.ask(|reply| Command::Dead { what, after, limit, reply }).await
+        let mut letters = self.ask(|reply| Command::Dead { what, after, limit, reply }).await?;
+        for letter in &mut letters {
+            if letter.payload.conceal() {
+                letter.answer.clear();
+            }
+        }
+        Ok(letters)
     }
 
     /// Makes deliveries of dead letters again, with their old ids and in the order given, behind
@@ -223,6 +230,12 @@ impl Journal {
         self.ask(Command::RoundTrip).await
     }
 
+    /// How often open objects were lost with a damaged file since the start. Where it has risen, the
+    /// tracker must write all of its objects again, whoever met the damage.
+    pub fn objects_lost(&self) -> u64 {
+        self.shared.objects_lost()
+    }
+
     /// How it stands.
     ///
     /// # Errors
@@ -236,6 +249,12 @@ impl Journal {
         let entries = std::fs::read_dir(self.shared.history()).ok()?;
         let days = entries.flatten().filter(|entry| entry.path().is_dir());
         days.filter_map(|entry| entry.file_name().into_string().ok()).min()
+    }
+
+    /// Empties the oldest sealed generation into the head.
+    #[cfg(test)]
+    pub(super) async fn forward_oldest(&self) -> Result<(), JournalError> {
+        self.ask(Command::Forward).await
     }
 
     /// Ends the threads once what waits is on disk; later calls answer `Closed`.
