@@ -563,3 +563,19 @@ impl Clock {
         Duration::from_micros(u64::try_from(wait).unwrap_or(0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400 * Micros::SECOND;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_by_a_day_stops_nothing() {
+        let clock = Clock { read: Instant::now(), then: Micros(10 * DAY) };
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let passed = Micros(10 * DAY + 5 * Micros::SECOND);
+        assert_eq!(clock.at(Micros(9 * DAY)), passed, "set back: time goes on as it passes");
+        assert_eq!(clock.at(Micros(11 * DAY)), Micros(11 * DAY), "set forward: what was put off is due");
+    }
+}

@@ -299,6 +299,12 @@ async fn black_hole() -> (SocketAddr, Vec<TcpStream>, TcpListener) {
     (address, filled, listener)
 }
 
+/// Milliseconds from the append to the receiver, of those that have arrived.
+fn waits_of(sent: &[(String, Instant)], arrivals: &HashMap<String, Instant>) -> Vec<f64> {
+    let wait = |(id, at): &(String, Instant)| Some(arrivals.get(id)?.duration_since(*at).as_secs_f64() * 1e3);
+    sent.iter().filter_map(wait).collect()
+}
+
 /// Milliseconds from the append to the receiver, 99th percentile.
 async fn p99(
     journal: &Journal,
@@ -318,12 +324,7 @@ async fn p99(
     }
     let begin = Instant::now();
     loop {
-        let arrivals = arrivals.lock().unwrap();
-        let mut waits: Vec<f64> = sent
-            .iter()
-            .filter_map(|(id, at)| Some(arrivals.get(id)?.duration_since(*at).as_secs_f64() * 1e3))
-            .collect();
-        drop(arrivals);
+        let mut waits = waits_of(&sent, &arrivals.lock().unwrap());
         if waits.len() == count {
             waits.sort_by(f64::total_cmp);
             return waits[count * 99 / 100];
