@@ -47,7 +47,8 @@ impl State {
                 let end = self.calling_end(leg, chan);
                 self.end_remarked(&leg.key, end);
             }
-            LegKind::Called | LegKind::Calling | LegKind::Click | LegKind::Conference => {
+            LegKind::Conference => self.conference_over(leg),
+            LegKind::Called | LegKind::Calling | LegKind::Click => {
                 let by = self.ended_by(leg);
                 self.finish(&leg.key, End::new(EventName::Hangup, LegState::Hangup, text, by));
             }
@@ -75,6 +76,7 @@ impl State {
                 self.end_remarked(key, elsewhere());
             }
             LegKind::Queue => self.visit_due(&leg),
+            LegKind::Conference if leg.ended.is_some() => self.conference_over(&leg),
             LegKind::Called | LegKind::Calling | LegKind::Click | LegKind::Conference => {}
         }
     }
@@ -246,7 +248,6 @@ impl State {
 
     /// Ends a leg whose channel went without a Hangup that we saw.
     pub(super) fn lose_leg(&mut self, leg: &Leg, cause: &str, last_seen: Option<Micros>) {
-        self.remark(&leg.key, "recovered");
         let (event, state) = match (leg.connected, leg.kind) {
             (Some(_), _) => (EventName::Hangup, LegState::Hangup),
             (None, LegKind::Calling | LegKind::Click) => (EventName::Failed, LegState::Failed),
@@ -257,7 +258,9 @@ impl State {
         let mut end = End::new(event, state, cause, TerminatedBy::System);
         // it talked until it was last heard of, not until now
         end.until = last_seen.map(|seen| seen.max(leg.last));
+        let recovering = std::mem::replace(&mut self.recovering, true);
         self.finish(&leg.key, end);
+        self.recovering = recovering;
     }
 }
 

@@ -75,6 +75,9 @@ pub(super) enum Command {
     Dead(Dead),
     /// Send again what the journal still holds of a time, with the ids it had
     Replay(Replay),
+    /// Look at the journal itself: read-only unless told otherwise
+    #[command(subcommand)]
+    Journal(Journal),
     /// Save a live AMI stream, secrets removed, for a bug report; Ctrl-C ends it
     Capture(Capture),
 }
@@ -218,9 +221,18 @@ pub(super) struct Calls {
     /// Only those from or to this number, exactly as shown
     #[arg(long, value_name = "NUMBER")]
     pub number: Option<String>,
-    /// Only those that began in this time, as 2h
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    /// Only those that were missed
+    #[arg(long, conflicts_with = "live")]
+    pub missed: bool,
+    /// Only those that began in the last so long, as 30m or 2h
+    #[arg(long, value_name = "TIME", value_parser = ago, conflicts_with_all = ["from", "to"])]
     pub since: Option<Duration>,
+    /// Only those that began then or later: a day, a time, or both, as "2026-11-21 14:30"
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub from: Option<Moment>,
+    /// Only those that began before that time, or on that day or before
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub to: Option<Moment>,
     /// At most so many legs
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = limit)]
     pub limit: usize,
@@ -244,6 +256,43 @@ pub(super) struct Trace {
 
 #[derive(Debug, Args)]
 pub(super) struct Tail {
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Journal {
+    /// How it stands: its stores, what waits on each route, what was given up
+    Status(JournalLook),
+    /// Read every record: checksums, links, counters; exit code 3 where something is wrong
+    Verify(JournalLook),
+    /// Every record that tells of calls, as JSON lines: messages, updates, CDRs, deliveries, dead letters
+    Export(JournalExport),
+    /// What can be taken from stores that were put aside; writes only with --yes
+    Salvage(JournalSalvage),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JournalLook {
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JournalExport {
+    /// From this time on, as 2026-01-31, "2026-01-31 08:00", 08:00 or 2h
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub from: Option<Moment>,
+    /// Until this time; a day given so is part of it
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub to: Option<Moment>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JournalSalvage {
+    /// Do it; the agent must not be running
+    #[arg(long)]
+    pub yes: bool,
     #[command(flatten)]
     pub output: Output,
 }
@@ -305,6 +354,10 @@ fn time(text: &str) -> Result<Duration, String> {
 fn letters(text: &str) -> Result<usize, String> {
     let limit = text.parse::<usize>().map_err(|_| "not a number".to_owned())?;
     if (1..=MOST_LETTERS).contains(&limit) { Ok(limit) } else { Err(format!("not from 1 to {MOST_LETTERS}")) }
+}
+
+fn ago(text: &str) -> Result<Duration, String> {
+    duration(text).ok_or_else(|| "not a duration, as 30m, 2h or 7 days".to_owned())
 }
 
 fn limit(text: &str) -> Result<usize, String> {

@@ -23,7 +23,7 @@ use tokio_util::codec::Decoder;
 use crate::expect::{Create, Expectation, Tolerance};
 
 /// The reference configuration of the catalogue.
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 [pbx]
 name = "hq"
 timezone = "UTC"
@@ -134,14 +134,14 @@ fn gather(lists: &mut Snapshot, event: &Event) -> bool {
                 did: None,
             });
         }
-        EventKind::Status { channel, variables, .. } => {
+        EventKind::Status { channel, variables, dnid, .. } => {
             let known = lists.channels.iter_mut().find(|one| one.channel.uniqueid == channel.uniqueid);
             let get =
                 |name: &str| variables.iter().find(|(key, _)| &**key == name).map(|(_, value)| value.clone());
             if let Some(known) = known {
                 known.start = get("CDR(start,u)").and_then(|text| Micros::parse(&text));
                 known.answer = get("CDR(answer,u)").and_then(|text| Micros::parse(&text));
-                known.did = get("FROM_DID");
+                known.did = get("FROM_DID").or_else(|| dnid.clone());
             }
         }
         EventKind::BridgeListItem(bridge) => lists.bridges.push(bridge.clone()),
@@ -160,22 +160,30 @@ fn gather(lists: &mut Snapshot, event: &Event) -> bool {
 
 /// A tracker, its journal of objects, and all that it said.
 pub struct Run {
+    config: Config,
     pub tracker: Tracker,
     pub objects: BTreeMap<ObjectKey, Vec<u8>>,
     pub updates: Vec<Update>,
     pub groups: Vec<CdrGroup>,
     pub skipped: Vec<&'static str>,
+    pub resyncs: usize,
     pub now: Micros,
 }
 
 impl Run {
     pub fn new() -> Self {
+        Self::with(config())
+    }
+
+    pub fn with(config: &Config) -> Self {
         Self {
-            tracker: Tracker::new(config()),
+            config: config.clone(),
+            tracker: Tracker::new(config),
             objects: BTreeMap::new(),
             updates: Vec::new(),
             groups: Vec::new(),
             skipped: Vec::new(),
+            resyncs: 0,
             now: Micros(0),
         }
     }
@@ -191,8 +199,13 @@ impl Run {
     }
 
     pub fn lose(&mut self, at: Micros) {
+        self.give(at, Input::Lost);
+    }
+
+    /// Any input, at its time.
+    pub fn give(&mut self, at: Micros, input: Input<'_>) {
         self.advance(at);
-        let step = self.tracker.handle(Input::Lost, self.now);
+        let step = self.tracker.handle(input, self.now);
         self.keep(step);
     }
 
@@ -209,7 +222,7 @@ impl Run {
     /// The agent stops and starts again: a tracker from the objects.
     pub fn restart(&mut self) {
         let objects = self.objects.iter().map(|(key, value)| (key.clone(), value.clone()));
-        let (tracker, faults) = Tracker::restore(config(), objects, self.now);
+        let (tracker, faults) = Tracker::restore(&self.config, objects, self.now);
         assert_eq!(faults, Vec::<String>::new());
         self.tracker = tracker;
     }
@@ -227,6 +240,7 @@ impl Run {
         self.updates.extend(step.updates);
         self.groups.extend(step.groups);
         self.skipped.extend(step.skipped);
+        self.resyncs += usize::from(step.resync);
     }
 
     /// Long after the last event.
@@ -237,7 +251,12 @@ impl Run {
 
 /// A whole stream, and an hour after it.
 pub fn replay(fed: &[(Micros, Fed)]) -> Run {
-    let mut run = Run::new();
+    replay_in(config(), fed)
+}
+
+/// The same with another configuration.
+pub fn replay_in(config: &Config, fed: &[(Micros, Fed)]) -> Run {
+    let mut run = Run::with(config);
     for (at, fed) in fed {
         run.put(*at, fed);
     }

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use anstyle::Style;
 use jiff::tz::TimeZone;
 use parsers::Micros;
+use unicode_width::UnicodeWidthStr;
 
 use super::canvas::{Canvas, lifeline};
 use super::line::{Line, columns, wrap};
@@ -65,6 +67,8 @@ struct Layout {
     lane: usize,
     /// How many lanes there are; later channels share the last.
     lanes: usize,
+    /// Of all lanes, and of what may stand to their right.
+    canvas: usize,
     /// Of the words beside narrow lanes; 0 where lanes carry them.
     words: usize,
     /// Of the deliveries.
@@ -78,12 +82,12 @@ impl Layout {
         let room = width.saturating_sub(time + 1 + sent + gap);
         let lane = room / channels.max(1);
         if lane >= WIDE {
-            return Self { time, lane: lane.min(WIDEST), lanes: channels, words: 0, sent };
+            return Self { time, lane: lane.min(WIDEST), lanes: channels, canvas: room, words: 0, sent };
         }
         let room_for_lanes = room.saturating_sub(WORDS);
         let lane = (room_for_lanes / channels.max(1)).clamp(*NARROW.start(), *NARROW.end());
         let lanes = channels.min(room_for_lanes / lane).min(LETTERS.len()).max(1);
-        Self { time, lane, lanes, words: room.saturating_sub(lanes * lane + 1), sent }
+        Self { time, lane, lanes, canvas: lanes * lane, words: room.saturating_sub(lanes * lane + 1), sent }
     }
 
     fn x(&self, channel: usize) -> usize {
@@ -92,7 +96,7 @@ impl Layout {
     }
 
     fn canvas(&self) -> Canvas {
-        Canvas::new(self.lanes * self.lane)
+        Canvas::new(self.canvas)
     }
 }
 
@@ -184,8 +188,10 @@ fn top(story: &Story, layout: &Layout, width: usize) -> Vec<Line> {
             .iter()
             .enumerate()
             .map(|(index, channel)| {
+                let who = if channel.who.is_empty() { String::new() } else { format!(" {}", channel.who) };
                 Line::new(shown(channel), format!("{} ", letter(index)))
                     .and(lifeline(channel.local), &channel.name)
+                    .text(who)
             })
             .collect();
         let widest = cells.iter().map(Line::width).max().unwrap_or(1);
@@ -203,10 +209,7 @@ fn top(story: &Story, layout: &Layout, width: usize) -> Vec<Line> {
         if layout.words > 0 {
             canvas.write(x, &letter(index), shown(channel));
         } else {
-            let long = channel.short.chars().count();
-            let room = layout.lane.saturating_sub(1);
-            let start = x.saturating_sub(long.min(room) / 2).max(index * layout.lane);
-            canvas.write(start, &super::line::cut(&channel.short, room), shown(channel));
+            centred(&mut canvas, layout, index, &channel.short, shown(channel));
         }
     }
     let mut head = Line::new(style::DIM, format!("{:>1$} ", "time", layout.time));
@@ -216,7 +219,25 @@ fn top(story: &Story, layout: &Layout, width: usize) -> Vec<Line> {
         head.push(style::DIM, "deliveries");
     }
     lines.push(head);
+    if layout.words == 0 && story.channels.iter().any(|channel| !channel.who.is_empty()) {
+        let mut canvas = layout.canvas();
+        for (index, channel) in story.channels.iter().enumerate() {
+            centred(&mut canvas, layout, index, &channel.who, Style::new());
+        }
+        let mut whose = Line::default();
+        whose.pad(layout.time + 1);
+        whose.append(canvas.into_line());
+        lines.push(whose);
+    }
     lines
+}
+
+/// Words above a column, around its lifeline.
+fn centred(canvas: &mut Canvas, layout: &Layout, index: usize, text: &str, style: Style) {
+    let long = text.width();
+    let room = layout.lane.saturating_sub(1);
+    let start = layout.x(index).saturating_sub(long.min(room) / 2).max(index * layout.lane);
+    canvas.write(start, &super::line::cut(text, room), style);
 }
 
 /// The cells of one line: lifelines, and the mark if it is the row's first.
@@ -254,7 +275,9 @@ fn lanes(story: &Story, layout: &Layout, position: usize, told: Option<&Row>, be
                 return canvas.into_line();
             };
             canvas.line(*left, *right, '═', false, row.style);
-            if wide {
+            if wide && xs.len() > 2 {
+                canvas.beside(*right, &row.text, row.style);
+            } else if wide {
                 canvas.between(*left, *right, &row.text, row.style);
             }
             for x in xs {
