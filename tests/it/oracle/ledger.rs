@@ -328,7 +328,8 @@ impl Ledger {
     }
 
     /// The verdict. `in_flight`: requests that the agent has under way at once, at most.
-    pub fn verdict(&mut self, in_flight: usize) -> String {
+    /// What is wrong otherwise.
+    pub fn verdict(&mut self, in_flight: usize) -> Result<String, String> {
         let missing = self.missing();
         let mut faults = std::mem::take(&mut self.faults);
         faults.extend(missing.iter().map(|one| format!("missing: {one}")));
@@ -338,7 +339,10 @@ impl Ledger {
         for (route, id, first, again) in &self.again {
             match self.kills.iter().copied().filter(|kill| first <= kill && kill <= again).max() {
                 Some(kill) => *by_kill.entry(kill).or_default() += 1,
-                None => faults.push(format!("doubled without a kill: {} {id}", self.routes[*route])),
+                None => faults.push(format!(
+                    "doubled without a kill: {} {id}, at {first} and {again} ms",
+                    self.routes[*route]
+                )),
             }
         }
         for (kill, count) in &by_kill {
@@ -366,9 +370,9 @@ impl Ledger {
             for fault in faults.iter().take(KEPT_FAULTS) {
                 let _ = write!(said, "\n  {fault}");
             }
-            panic!("{said}");
+            return Err(said);
         }
-        said
+        Ok(said)
     }
 
     /// What nobody owed may come of calls that straddle only; what was announced there ends, once.

@@ -26,7 +26,7 @@ use crate::agent::Agent;
 /// In the order of the ledger: name, and requests under way at once.
 const ROUTES: [(&str, usize); 3] = [("hook", 16), ("desk", 8), ("crm", 4)];
 /// What the agent waits for an answer: more than a busy host takes.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Deliveries that may wait before no more calls are begun.
 const PENDING: u64 = 3_000;
 /// Below it more calls are begun.
@@ -126,14 +126,14 @@ url = "http://{hook}/"
 events = ["call.state", "call.dtmf", "sms.received"]
 secret = "whsec_Y2FsbHBvc3QtZGVtby1jYWxscG9zdC1kZW1v"
 concurrency = 16
-timeout = "10 s"
+timeout = "30 s"
 allow_http = true
 [[webhook]]
 name = "desk"
 url = "http://{desk}/"
 events = ["call.connected", "call.missed", "call.hangup"]
 concurrency = 8
-timeout = "10 s"
+timeout = "30 s"
 verify = false
 allow_http = true
 [[nimbox]]
@@ -142,7 +142,7 @@ url = "http://{crm}"
 token = "oracle"
 initiated = "utc-z"
 concurrency = 4
-timeout = "10 s"
+timeout = "30 s"
 allow_http = true
 "#,
         ami = pbx.address(),
@@ -389,6 +389,7 @@ impl Run {
         self.compare_straddling().await;
         let in_flight = ROUTES.iter().map(|(_, requests)| requests).sum();
         let verdict = self.ledger.lock().unwrap().verdict(in_flight);
+        let verdict = verdict.unwrap_or_else(|wrong| panic!("{wrong}"));
         let said = format!(
             "{verdict}\nplayed for {:.0} s, drained {:.0} s later, {} stops, {} dead letters made again; {line}",
             played.as_secs_f64(),
@@ -466,7 +467,9 @@ impl Run {
             assert_eq!(c.accepted, out, "{}: {c:?}", route.route.0);
             assert_eq!((c.pending, c.refused, c.dropped), (0, 0, 0), "{}: {c:?}", route.route.0);
             dead_in_all += c.dead;
-            line.push(format!("{} {} accepted", route.route.0, c.accepted));
+            if c.accepted > 0 {
+                line.push(format!("{} {} accepted", route.route.0, c.accepted));
+            }
         }
         assert!(dead_in_all >= dead as u64, "{dead_in_all} dead letters, not {dead}");
         assert_eq!((status.journal.lost, status.journal.quarantined), (0, 0));

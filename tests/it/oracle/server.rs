@@ -12,6 +12,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::call::{create_content, create_key};
 use super::ledger::{Answer, Fault, Ledger};
 
+/// A late answer; far below what a stopping agent waits for it.
+const SLOW: Duration = Duration::from_millis(500);
+
 /// How a port behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
@@ -123,7 +126,7 @@ impl Serve {
                     "HTTP/1.1 429 Slow Down\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n".to_owned()
                 }
                 Answer::Failed(Fault::Slow) => {
-                    tokio::time::sleep(self.patience / 4).await;
+                    tokio::time::sleep(SLOW).await;
                     if let Some(Request { id, content, sequence }) = &request {
                         self.ledger.lock().unwrap().late(self.route, id, content, *sequence);
                     }
