@@ -211,16 +211,25 @@ impl<'r, 'a> Group<'r, 'a> {
     }
 }
 
+/// Nobody says a word in less, and no pickup takes Asterisk longer.
+const A_WORD: u64 = 500_000;
+
 /// Whether what says that it was answered is a phone whose call another one picked up: Asterisk may
-/// end its record after the answer, with nothing billed, where the record of who took the call begins.
+/// write an answer and, a moment later, an end into its record, with nothing billed (a whole second
+/// where it rounds up). The record of who took the call begins then or, where the first one ended as
+/// soon as the phone rang, as much later as it rang.
 fn picked_up(row: &Row<'_>, own: &[&Row<'_>]) -> bool {
-    let talked = match (row.cdr.answer_epoch, row.cdr.end_epoch) {
-        (Some(answer), Some(end)) => end > answer,
-        _ => row.cdr.billsec > 0,
+    let exact = row.cdr.answer_epoch.zip(row.cdr.end_epoch);
+    let talked = match exact {
+        Some((answer, end)) => end.0.saturating_sub(answer.0).unsigned_abs() >= A_WORD,
+        None => row.cdr.billsec > 0,
     };
     let taken = |next: &&Row<'_>| {
+        let later = next.start.secs() >= row.end.secs() && next.cdr.dst == row.cdr.dst;
+        // by whole seconds a short talk looks the same, so only what follows at once counts
         let close = next.start.0.abs_diff(row.end.0) <= Micros::SECOND.unsigned_abs();
-        next.index != row.index && next.answered() && next.b.is_some() && next.cdr.billsec > 0 && close
+        let talks = next.answered() && next.b.is_some() && next.cdr.billsec > 0;
+        next.index != row.index && talks && later && (exact.is_some() || close)
     };
     // What a Local channel led to goes on in the next record: rule d joins them.
     let phone = row.b.is_some() && pair(row.cdr.dstchannel.as_ref()).is_none();

@@ -170,6 +170,29 @@ fn a_transfer_by_an_agent_behind_a_local_channel_stays_two_parts() {
     assert_eq!(dropped, [DropReason::LocalHalf]);
 }
 
+/// A host under load ends the first phone's record a moment after an answer that it makes up.
+#[test]
+fn a_phone_whose_call_was_picked_up_makes_no_create_of_its_own() {
+    for (answer, end, billed) in [
+        ("1795252767.1", "1795252767.1", 0),
+        ("1795252767.2", "1795252767.263", 0),
+        ("1795252769.65", "1795252769.65", 0),
+        ("1795252769.5", "1795252769.65", 1),
+        ("1795252769.3", "1795252769.65", 0),
+    ] {
+        let (parts, dropped) = parts(vec![
+            row(&format!(
+                "{CALLER}|0|58414|5551000|PJSIP/trunk-00000001|PJSIP/1001-00000002|Dial||1795252767.1|{answer}|{end}|1|{billed}|ANSWERED|"
+            )),
+            row(&format!(
+                "{CALLER}|2|58414|5551000|PJSIP/trunk-00000001|PJSIP/1002-00000003|Dial||1795252769.66|1795252769.66|1795252771.7|2|2|ANSWERED|"
+            )),
+        ]);
+        assert_eq!(parts, [(2, "5551000".to_owned(), 2, false)], "ended at {end}");
+        assert_eq!(dropped, [DropReason::OtherAnswered]);
+    }
+}
+
 #[test]
 fn a_mobile_that_rang_with_the_phones_makes_no_call_once_a_phone_answered() {
     let local = "Local/92125551234@from-internal-00000006";
