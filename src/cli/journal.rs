@@ -9,9 +9,9 @@ use std::process::Command;
 use super::args;
 use super::exit::{CliError, Done};
 use super::out::{Out, paint, plural, style};
-use super::status::client;
+use super::status::{bytes, client};
 use crate::agent::open_journal;
-use crate::config::{Config, size_text};
+use crate::config::Config;
 use crate::journal::{Findings, JournalError, JournalStatus, Offline, Part, PartKind, Salvageable};
 
 pub(super) async fn journal(config: &Config, args: &args::Journal) -> Result<Done, CliError> {
@@ -57,7 +57,7 @@ async fn status(config: &Config, offline: &Offline, out: &mut Out) -> Result<Don
     let who = if offline.is_live() { "an agent runs" } else { "no agent runs" };
     out.line(format!(
         "{}, {}, {}, {who}",
-        size_text(status.bytes),
+        bytes(status.bytes),
         plural(status.generations, "generation", "generations"),
         plural(status.days, "day of history", "days of history"),
     ))?;
@@ -68,7 +68,7 @@ async fn status(config: &Config, offline: &Offline, out: &mut Out) -> Result<Don
         out.line(paint(style::WARN, format!("{gaps} in which nothing could be written: {records} refused")))?;
     }
     out.line("")?;
-    let rows = parts.iter().map(|part| vec![kind(part).to_owned(), part.name.clone(), size_text(part.bytes)]);
+    let rows = parts.iter().map(|part| vec![kind(part).to_owned(), part.name.clone(), bytes(part.bytes)]);
     out.table(&["store", "name", "size"], rows.collect())?;
     Ok(Done::All)
 }
@@ -135,7 +135,7 @@ fn verified(found: &Findings) -> Vec<String> {
     vec![
         kind(&found.part).to_owned(),
         found.part.name.clone(),
-        size_text(found.part.bytes),
+        bytes(found.part.bytes),
         found.records.to_string(),
         found.pending.to_string(),
         found.dead.to_string(),
@@ -204,7 +204,7 @@ fn show_plan(out: &mut Out, found: &[Salvageable], live: bool) -> std::io::Resul
     let rows = found.iter().map(|found| {
         vec![
             found.part.name.clone(),
-            size_text(found.part.bytes),
+            bytes(found.part.bytes),
             found.deliveries.to_string(),
             found.letters.to_string(),
             found.history.to_string(),

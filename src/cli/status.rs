@@ -339,7 +339,7 @@ fn millis(micros: u64) -> String {
 }
 
 /// `12.3 MiB`.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     if count < 1 << 20 {
         format!("{} KiB", count >> 10)
     } else {

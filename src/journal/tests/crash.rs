@@ -12,7 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use super::support::{batch, body_of, call, now, open_small, route, update};
@@ -110,14 +111,47 @@ pub(super) fn command(directory: &Path, round: u64) -> Command {
 
 fn run_and_kill(directory: &Path, round: u64, life: Duration) -> Vec<String> {
     let mut child = command(directory, round).spawn().unwrap();
-    let output = BufReader::new(child.stdout.take().unwrap());
-    let reader = std::thread::spawn(move || output.lines().map_while(Result::ok).collect::<Vec<_>>());
-    std::thread::sleep(life);
+    let talk = Talk::of(&mut child);
+    talk.let_live(round, life);
     let died = child.try_wait().unwrap();
     assert!(died.is_none(), "the child failed: {died:?}");
     child.kill().unwrap();
     child.wait().unwrap();
-    reader.join().unwrap()
+    talk.all()
+}
+
+/// What a child says.
+pub(super) struct Talk {
+    reader: std::thread::JoinHandle<Vec<String>>,
+    acknowledged: mpsc::Receiver<()>,
+}
+
+impl Talk {
+    pub(super) fn of(child: &mut Child) -> Self {
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, acknowledged) = mpsc::channel();
+        let take = move |line: &String| {
+            if line.starts_with("A ") {
+                let _ = sender.send(());
+            }
+        };
+        let reader = std::thread::spawn(move || {
+            output.lines().map_while(Result::ok).inspect(take).collect::<Vec<_>>()
+        });
+        Self { reader, acknowledged }
+    }
+
+    /// Mostly so long from its first word that something is on disk; now and then from its start.
+    pub(super) fn let_live(&self, round: u64, life: Duration) {
+        if round % 5 > 0 {
+            let _ = self.acknowledged.recv_timeout(Duration::from_secs(10));
+        }
+        std::thread::sleep(life);
+    }
+
+    pub(super) fn all(self) -> Vec<String> {
+        self.reader.join().unwrap()
+    }
 }
 
 #[derive(Default)]

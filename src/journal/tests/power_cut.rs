@@ -4,12 +4,11 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use super::crash::{Told, command};
+use super::crash::{Talk, Told, command};
 
 /// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`, through perl: it takes no unsafe code here.
 const SHUTDOWN: &str = r#"open(my $file, "<", $ARGV[0]) or die "open: $!";
@@ -94,14 +93,13 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
     for round in 0..cuts {
         random = crc32c::crc32c(&random.to_le_bytes());
         let mut child = command(&journal, round).stderr(std::process::Stdio::null()).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let reader = std::thread::spawn(move || output.lines().map_while(Result::ok).collect::<Vec<_>>());
-        std::thread::sleep(Duration::from_millis(150 + u64::from(random % 500)));
+        let talk = Talk::of(&mut child);
+        talk.let_live(round, Duration::from_millis(50 + u64::from(random % 400)));
         assert!(child.try_wait().unwrap().is_none(), "the child failed");
         disk.cut().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        told.take(&reader.join().unwrap());
+        told.take(&talk.all());
         disk.unmount().unwrap();
         disk.mount().unwrap();
     }
