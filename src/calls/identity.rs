@@ -11,7 +11,7 @@ use parsers::{Linkedid, Uniqueid};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::call::UpdateId;
+use super::call::{CallKey, UpdateId};
 use super::cdr_group::GROUP_WAIT;
 use super::objects::{Call, LegKey, MAX_AGE, MAX_LINKS, MAX_LIST, Phase};
 use super::state::State;
@@ -42,6 +42,11 @@ pub(super) fn hash_id(parts: &[&str]) -> (u64, String) {
 /// `<pbx>.<14 hex digits>.<n>`.
 pub(super) fn update_id(pbx: &str, hex: &str, n: u64) -> UpdateId {
     UpdateId(format!("{pbx}.{hex}.{n}").into())
+}
+
+/// The key of the call with this linkedid.
+pub fn call_key(pbx: &str, linkedid: &str) -> CallKey {
+    CallKey(src_hash(pbx, linkedid))
 }
 
 /// SHA-1 over `pbx 0 text`, 40 hex digits.

@@ -30,4 +30,5 @@ pub use call::{
     CallKey, CdrGroup, CdrRow, CdrSource, Context, Direction, EventName, LegState, LegUpdate, ObjectKey,
     Party, SmsUpdate, Step, TerminatedBy, Update, UpdateBody, UpdateId,
 };
+pub use identity::call_key;
 pub use tracker::{Input, Snapshot, SnapshotChannel, SnapshotEntry, Tracker};
