@@ -2,11 +2,14 @@
 //! terminals, pipes and closed pipes; what they log goes to stderr.
 
 mod args;
+mod backfill;
 mod calls;
 mod capture;
 mod check;
+mod delete;
 mod demo;
 mod exit;
+mod import_script;
 mod ladder;
 mod leg;
 mod lines;

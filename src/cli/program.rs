@@ -10,7 +10,9 @@ use tracing_subscriber::filter::LevelFilter;
 use super::args::{Cli, Command};
 use super::exit::{CliError, Done};
 use super::out::plural;
-use super::{calls, capture, check, demo, log, number, receive, status, tail, trace};
+use super::{
+    backfill, calls, capture, check, delete, demo, import_script, log, number, receive, status, tail, trace,
+};
 use crate::config::{Config, DEFAULT_FILE, Environment, Loaded, load, load_text};
 
 /// The whole program.
@@ -47,6 +49,9 @@ fn run(cli: &Cli) -> Result<Done, CliError> {
         Command::Calls(args) => wait(calls::calls(&if_there(cli)?, args)),
         Command::Trace(args) => wait(trace::trace(&if_there(cli)?, args)),
         Command::Tail(args) => wait(tail::tail(&if_there(cli)?, args)),
+        Command::Backfill(args) => wait(backfill::backfill(configured(cli)?.config, args)),
+        Command::Delete(args) => wait(delete::delete(&configured(cli)?.config, args)),
+        Command::ImportScript(args) => import_script::import_script(args),
         Command::Capture(args) => wait(capture::capture(&configured(cli)?.config, args)),
     }
 }

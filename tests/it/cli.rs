@@ -16,26 +16,26 @@ use tempfile::TempDir;
 /// Longer than anything here takes on a busy host.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-fn callpost(directory: &Path) -> Command {
+pub fn callpost(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_callpost"));
     command.env_clear().env("CALLPOST_CONFIG", directory.join("callpost.toml")).env("HOME", directory);
     command
 }
 
-fn run(directory: &Path, arguments: &[&str]) -> Output {
+pub fn run(directory: &Path, arguments: &[&str]) -> Output {
     callpost(directory).args(arguments).output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-fn json_lines(bytes: &[u8]) -> Vec<Value> {
+pub fn json_lines(bytes: &[u8]) -> Vec<Value> {
     text(bytes).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// A directory with a configuration that only its owner can read.
-fn site(config: &str) -> TempDir {
+pub fn site(config: &str) -> TempDir {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("callpost.toml");
     fs::write(&path, config).unwrap();

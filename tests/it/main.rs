@@ -12,6 +12,8 @@ mod asterisk;
 mod cli;
 mod config;
 mod expect;
+mod history;
+mod history_stores;
 mod lab;
 mod ladder;
 mod promises;
