@@ -4,20 +4,25 @@
 //! connection. Stop, in order: the connection, so that nothing comes in; ingest, once all that came
 //! is on disk; the workers, within 5 s; the journal.
 
+mod reload;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::ami::{self, AmiWatch};
-use crate::api::{self, ApiError, View};
-use crate::config::Config;
-use crate::ingest::{Ingest, IngestHealth};
-use crate::journal::{Journal, JournalError, JournalOptions};
-use crate::routes::{Routes, Worker};
+use crate::ami;
+use crate::api::{self, ApiError, Live, Reloaded, View};
+use crate::config::{self, Change, Config, Facts};
+use crate::ingest::{Ingest, IngestHealth, Rules};
+use crate::journal::{Journal, JournalError, JournalOptions, RouteId};
+use crate::pulse::{self, Pulse};
+use crate::routes::{Orders, Route, RouteHealth, Routes, Worker};
 use crate::{clock, systemd};
 
 /// Records after which a generation of the outbox is sealed (`delivery.md` section 5).
@@ -26,8 +31,12 @@ const GENERATION_RECORDS: u64 = 131_072;
 const WORKERS_STOP: Duration = Duration::from_secs(7);
 /// What commands get that are being answered.
 const OTHERS_STOP: Duration = Duration::from_secs(2);
-/// How long a round trip through the journal's thread may take before the watchdog starves.
-const JOURNAL_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often systemd is told how the routes stand.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// Where the journal keeps what goes into the keys of NiMbox.
+const NIMBOX_KEYS: &str = "config/nimbox-keys";
 
 /// Why the agent cannot start, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -46,15 +55,30 @@ pub enum StartError {
 /// A running agent.
 #[derive(Debug)]
 pub struct Agent {
-    view: View,
+    view: watch::Sender<View>,
+    /// What the configuration in force was when it was read.
+    facts: Facts,
+    /// Rises with each reload.
+    number: u64,
+    rules: watch::Sender<Rules>,
+    /// The number of the rules that ingest goes by.
+    followed: watch::Receiver<u64>,
+    ami_settings: watch::Sender<Option<config::Ami>>,
     ami_stop: CancellationToken,
     stop: CancellationToken,
-    ami: Option<JoinHandle<()>>,
+    ami: JoinHandle<()>,
     ingest: JoinHandle<()>,
-    workers: Vec<JoinHandle<()>>,
+    routes: Vec<RouteTask>,
     others: Vec<JoinHandle<()>>,
-    /// Kept while there is no `[ami]`: its end would end ingest.
-    idle: Option<ami::Hub>,
+}
+
+/// A route's worker. One whose sink is configured no more holds what waits for it.
+#[derive(Debug)]
+struct RouteTask {
+    id: RouteId,
+    orders: watch::Sender<Orders>,
+    health: watch::Receiver<RouteHealth>,
+    task: JoinHandle<()>,
 }
 
 impl Agent {
@@ -63,6 +87,15 @@ impl Agent {
     /// # Errors
     /// When the journal or the socket cannot be opened; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        // nobody will answer requests to reload
+        Ok(Self::start_asked(config).await?.0)
+    }
+
+    /// Starts everything; requests to reload come to the caller.
+    async fn start_asked(
+        config: Config,
+    ) -> Result<(Self, mpsc::Receiver<oneshot::Sender<Reloaded>>), StartError> {
+        let facts = Facts::of(&config);
         let config = Arc::new(config);
         let (journal, recovered) = open_journal(&config).await?;
         for (path, why) in &recovered.quarantined {
@@ -72,70 +105,115 @@ impl Agent {
         let stop = CancellationToken::new();
         let (hub, feed) = ami::feed();
         let (ingest_health, ingest_watch) = watch::channel(IngestHealth::default());
-        let mut workers = Vec::new();
-        let mut views = Vec::new();
-        for route in &routes.routes {
-            let (worker, health) = Worker::new(route, &config, journal.clone());
-            views.push((route.id.clone(), route.kind(), route.to(), health));
-            workers.push(worker);
-        }
-        let view = View {
-            config: Arc::clone(&config),
-            started: clock::now(),
-            journal: journal.clone(),
-            ami: hub.watch(),
-            ingest: ingest_watch,
-            routes: views,
-        };
-        let socket = match api::serve(config.api.socket.clone(), view.clone(), stop.clone()).await {
-            Ok(socket) => socket,
+        let server = match api::Server::bind(&config.api).await {
+            Ok(server) => server,
             Err(why) => {
                 journal.close().await;
                 return Err(why.into());
             }
         };
+        let (pulse, felt) = watch::channel(Pulse::default());
+        let (view, seen) = watch::channel(View {
+            config: Arc::clone(&config),
+            started: clock::now(),
+            journal: journal.clone(),
+            ami: hub.watch(),
+            ingest: ingest_watch,
+            routes: Vec::new(),
+            listen: server.address(),
+            pulse: felt,
+        });
+        let (request, reloads) = mpsc::channel(1);
+        let live = Live::new(seen, request);
         let ami_stop = CancellationToken::new();
-        let (ami, idle) = match config.ami.clone() {
-            Some(ami) => (Some(tokio::spawn(hub.run(ami, ami_stop.clone()))), None),
-            None => (None, Some(hub)),
-        };
-        let ingest =
-            Ingest::new(Arc::clone(&config), journal.clone(), routes, recovered.objects, ingest_health);
+        let (ami_settings, settings) = watch::channel(config.ami.clone());
+        let (rules, latest) = watch::channel(Rules { number: 0, config, routes: Arc::clone(&routes) });
+        let (ingest, followed) = Ingest::new(latest, journal.clone(), recovered.objects, ingest_health);
         let others = vec![
-            tokio::spawn(socket),
-            tokio::spawn(watchdog(journal, view.ami.clone(), stop.clone())),
-            tokio::spawn(tell_systemd(view.clone(), stop.clone())),
+            tokio::spawn(server.run(live.clone(), stop.clone())),
+            tokio::spawn(pulse::watch(journal, hub.watch(), pulse, stop.clone())),
+            tokio::spawn(tell_systemd(live, stop.clone())),
         ];
-        Ok(Self {
+        let mut agent = Self {
             view,
+            facts,
+            number: 0,
+            rules,
+            followed,
+            ami_settings,
             ingest: tokio::spawn(ingest.run(feed)),
-            workers: workers.into_iter().map(|worker| tokio::spawn(worker.run(stop.clone()))).collect(),
+            ami: tokio::spawn(hub.run(settings, ami_stop.clone())),
+            routes: Vec::new(),
             ami_stop,
             stop,
-            ami,
             others,
-            idle,
-        })
+        };
+        for route in &routes.routes {
+            agent.start_worker(route);
+        }
+        let views = agent.views(&routes);
+        agent.view.send_modify(|view| view.routes = views);
+        agent.keep_keys().await;
+        Ok((agent, reloads))
+    }
+
+    fn start_worker(&mut self, route: &Route) {
+        let (worker, orders, health) = Worker::new(route, self.view.borrow().journal.clone());
+        let task = tokio::spawn(worker.run(self.stop.clone()));
+        self.routes.push(RouteTask { id: route.id.clone(), orders, health, task });
+    }
+
+    /// How each configured route is seen.
+    fn views(&self, routes: &Routes) -> Vec<(RouteId, &'static str, String, watch::Receiver<RouteHealth>)> {
+        let view = |route: &Route| {
+            let task = self.routes.iter().find(|task| task.id == route.id)?;
+            Some((route.id.clone(), route.kind(), route.to(), task.health.clone()))
+        };
+        routes.routes.iter().filter_map(view).collect()
+    }
+
+    /// Remembers what goes into the keys of NiMbox, and says what is another than at the last start.
+    async fn keep_keys(&self) {
+        let journal = self.view().journal;
+        let now = self.facts.of_nimbox_keys();
+        let stored = journal.note(NIMBOX_KEYS).await.ok().flatten();
+        let stored: BTreeMap<String, String> =
+            stored.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let has_nimbox = !self.view().config.nimbox.is_empty();
+        for (key, value) in now.iter().filter(|_| has_nimbox) {
+            if stored.get(key).is_some_and(|before| before != value) {
+                tracing::warn!("{}", reload::about_keys(key));
+            }
+        }
+        if stored != now
+            && let Ok(text) = serde_json::to_vec(&now)
+            && let Err(why) = journal.set_note(NIMBOX_KEYS, Some(text)).await
+        {
+            tracing::debug!(reason = %why, "cannot keep what goes into the keys of NiMbox");
+        }
     }
 
     /// What may be looked at while it runs.
-    pub const fn view(&self) -> &View {
-        &self.view
+    pub fn view(&self) -> View {
+        self.view.borrow().clone()
     }
 
     /// Waits until a part ends that should not; the process is then better started anew.
     pub async fn failed(&mut self) {
         let worker = async {
-            match self.workers.is_empty() {
+            match self.routes.is_empty() {
                 true => std::future::pending().await,
-                false => futures_util::future::select_all(self.workers.iter_mut()).await,
+                false => {
+                    futures_util::future::select_all(self.routes.iter_mut().map(|route| &mut route.task))
+                        .await
+                }
             }
         };
         tokio::select! {
             ended = &mut self.ingest => report("ingest", ended),
             (ended, index, _) = worker => {
                 report("worker", ended);
-                drop(self.workers.swap_remove(index));
+                drop(self.routes.swap_remove(index));
             }
         }
     }
@@ -144,16 +222,13 @@ impl Agent {
     pub async fn stop(mut self) {
         systemd::stopping();
         self.ami_stop.cancel();
-        if let Some(ami) = self.ami.take() {
-            report("connection", ami.await);
-        }
-        drop(self.idle.take());
+        report("connection", self.ami.await);
         if !self.ingest.is_finished() {
             report("ingest", (&mut self.ingest).await);
         }
         self.stop.cancel();
-        for worker in self.workers {
-            match timeout(WORKERS_STOP, worker).await {
+        for route in self.routes {
+            match timeout(WORKERS_STOP, route.task).await {
                 Ok(ended) => report("worker", ended),
                 Err(_) => tracing::warn!("a route did not stop in time; its deliveries are made again"),
             }
@@ -164,21 +239,39 @@ impl Agent {
                 Err(_) => tracing::warn!("a command is still being answered; it is cut off"),
             }
         }
-        self.view.journal.close().await;
+        let journal = self.view.borrow().journal.clone();
+        journal.close().await;
     }
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT. SIGHUP and `callpost reload` read the file again.
 ///
 /// # Errors
 /// When it cannot start, or when a part of it ended by itself.
-pub async fn run(config: Config) -> Result<(), StartError> {
-    let mut agent = Agent::start(config).await?;
-    systemd::ready(&summary(agent.view()));
+pub async fn run(config: Config, file: PathBuf) -> Result<(), StartError> {
+    let (mut agent, mut reloads) = Agent::start_asked(config).await?;
+    systemd::ready(&summary(&agent.view()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "callpost is running");
-    let failed = tokio::select! {
-        () = asked_to_stop() => false,
-        () = agent.failed() => true,
+    let mut stop = std::pin::pin!(asked_to_stop());
+    let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
+    let failed = loop {
+        let asked = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        let reply = tokio::select! {
+            () = &mut stop => break false,
+            () = agent.failed() => break true,
+            _ = asked => None,
+            Some(reply) = reloads.recv() => Some(reply),
+        };
+        let reloaded = read_again(&mut agent, &file).await;
+        if let Some(reply) = reply {
+            // who asked may have gone
+            let _ = reply.send(reloaded);
+        }
     };
     if failed {
         tracing::error!("a part of the agent ended unexpectedly; stopping so that it is started anew");
@@ -186,6 +279,44 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     agent.stop().await;
     tracing::info!("callpost has stopped");
     if failed { Err(StartError::Ended) } else { Ok(()) }
+}
+
+/// Reads the file again and goes on with it, unless it may not be.
+async fn read_again(agent: &mut Agent, file: &Path) -> Reloaded {
+    systemd::reloading();
+    let reloaded = match reload::read(file.to_path_buf()).await {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                tracing::warn!(file = %warning.file, line = warning.line, key = %warning.key, remedy = %warning.remedy, "{}", warning.problem);
+            }
+            agent.reload(loaded.config).await
+        }
+        Err(faults) => Reloaded::Invalid { faults },
+    };
+    match &reloaded {
+        Reloaded::Applied { changes, restart, warnings } => {
+            let list =
+                |changes: &[Change]| changes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            tracing::info!(changes = list(changes), "configuration read again");
+            if !restart.is_empty() {
+                tracing::warn!(changes = list(restart), "these take effect after a restart");
+            }
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+        }
+        Reloaded::Invalid { faults } => {
+            for fault in faults {
+                tracing::error!(file = %fault.file, line = fault.line, key = %fault.key, remedy = %fault.remedy, "{}", fault.problem);
+            }
+            tracing::error!("the configuration has faults; the one before goes on");
+        }
+        Reloaded::Refused { key, why, remedy } => {
+            tracing::error!(%key, %remedy, "the configuration is refused, the one before goes on: {why}");
+        }
+    }
+    systemd::ready(&summary(&agent.view()));
+    reloaded
 }
 
 /// Waits for SIGTERM or SIGINT.
@@ -214,38 +345,20 @@ pub(crate) async fn open_journal(
     tokio::task::spawn_blocking(move || Journal::open(options)).await.map_err(|_| JournalError::Closed)?
 }
 
-/// Feeds systemd's watchdog as long as the journal's thread answers and the reader's task lives
-/// (`decisions.md` 40). A quiet night, no Asterisk or a full disk do not starve it.
-async fn watchdog(journal: Journal, ami: AmiWatch, stop: CancellationToken) {
-    let Some(every) = systemd::watchdog_every() else { return };
-    let mut seen = (ami.ticks(), clock::now());
+/// Tells it what a person would want to read first, when it changes.
+async fn tell_systemd(live: Live, stop: CancellationToken) {
+    let mut ami = live.view().ami;
+    let mut told = String::new();
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(every) => {}
+        let line = summary(&live.view());
+        if line != told {
+            systemd::status(&line);
+            told = line;
         }
-        let writer = matches!(timeout(JOURNAL_PATIENCE, journal.round_trip()).await, Ok(Ok(())));
-        let now = clock::now();
-        if ami.ticks() != seen.0 || !ami.health().connected {
-            seen = (ami.ticks(), now);
-        }
-        // Pings come every 20 s: three missed and the session should long have ended itself.
-        let reader = now.secs_since(seen.1) < 70;
-        if writer && reader {
-            systemd::alive();
-        } else {
-            tracing::error!(writer, reader, "a part of the agent hangs");
-        }
-    }
-}
-
-async fn tell_systemd(view: View, stop: CancellationToken) {
-    let mut ami = view.ami.clone();
-    loop {
-        systemd::status(&summary(&view));
         tokio::select! {
             () = stop.cancelled() => return,
             changed = ami.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(TELL_EVERY) => {}
         }
         // A connection that flaps is told once a second.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -253,6 +366,19 @@ async fn tell_systemd(view: View, stop: CancellationToken) {
 }
 
 fn summary(view: &View) -> String {
+    let mut parts = vec![asterisk(view)];
+    for (route, _, _, health) in &view.routes {
+        let health = health.borrow();
+        if let Some(paused) = &health.paused {
+            parts.push(format!("route {} is paused: {}", route.0, paused.why));
+        } else if let Some(failing) = &health.failing {
+            parts.push(format!("the receiver of route {} fails: {}", route.0, failing.why));
+        }
+    }
+    parts.join("; ")
+}
+
+fn asterisk(view: &View) -> String {
     if view.config.ami.is_none() {
         return "not configured: write [ami] into a file in conf.d, and see packaging/callpost.toml"
             .to_owned();

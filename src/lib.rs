@@ -17,6 +17,8 @@ pub mod demo;
 mod hex;
 pub mod ingest;
 pub mod journal;
+pub mod metrics;
+mod pulse;
 pub mod receiver;
 pub mod routes;
 pub mod sinks;

@@ -6,12 +6,22 @@ use sd_notify::NotifyState;
 
 /// Configuration read, journal open, API bound. Not: Asterisk reached, which may take hours.
 pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    tell(&[NotifyState::Ready]);
+    self::status(status);
 }
 
 /// One line for `systemctl status`.
 pub fn status(line: &str) {
-    tell(&[NotifyState::Status(line)]);
+    // one line: what comes after a newline would be another variable
+    tell(&[NotifyState::Status(&line.replace(char::is_control, " "))]);
+}
+
+/// The configuration is being read again; [`ready`] follows, whatever came of it.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(why) => tracing::debug!(reason = %why, "the monotonic clock cannot be read"),
+    }
 }
 
 /// Going down on purpose.

@@ -169,12 +169,29 @@ fn is_digits(text: &str) -> bool {
 }
 
 fn by_epoch(a: &str, b: &str) -> Ordering {
+    if a == b {
+        return Ordering::Equal;
+    }
+    if let (Some(a), Some(b)) = (plain(a), plain(b)) {
+        return a.cmp(&b);
+    }
     match (epoch(a), epoch(b)) {
         (Some(x), Some(y)) => x.cmp(&y).then_with(|| a.cmp(b)),
         (Some(_), None) => Ordering::Less,
         (None, Some(_)) => Ordering::Greater,
         (None, None) => a.cmp(b),
     }
+}
+
+/// The parts of `1795252767.12`, numbers of one length being in the order of their bytes. `None` for
+/// what has another form, although [`epoch`] may read it.
+fn plain(id: &str) -> Option<(&[u8], usize, &[u8])> {
+    let (seconds, sequence) = id.as_bytes().split_at_checked(10)?;
+    let (dot, sequence) = sequence.split_first()?;
+    let is_number = |bytes: &[u8]| bytes.iter().all(u8::is_ascii_digit) && bytes.first() != Some(&b'0');
+    let zero = sequence == b"0";
+    let plain = *dot == b'.' && is_number(seconds) && (1..19).contains(&sequence.len());
+    (plain && (zero || is_number(sequence))).then_some((seconds, sequence.len(), sequence))
 }
 
 /// Which half of a Local channel.

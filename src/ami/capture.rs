@@ -1,4 +1,5 @@
-//! Saves a live AMI stream as a fixture: events as they come, byte for byte, without secrets.
+//! Saves a live AMI stream as a fixture: events as they come, byte for byte, without secrets and
+//! without the digits that people pressed.
 
 use std::path::Path;
 
@@ -55,6 +56,7 @@ pub async fn capture(
             if is_secret(key) {
                 continue;
             }
+            let value = if key.eq_ignore_ascii_case(b"Digit") { b"*" } else { value };
             for part in [key, b": ", value, b"\r\n"] {
                 file.write_all(part).await.map_err(failed)?;
             }

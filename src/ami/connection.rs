@@ -43,6 +43,9 @@ pub(super) struct Connection {
     desk: Arc<Mutex<Desk>>,
     reader: JoinHandle<AmiError>,
     next_id: u64,
+    /// An action is on its way out. Still set when the next one comes: it was cut off half-way, and
+    /// what follows would be read as its rest.
+    writing: bool,
     /// What Asterisk said of itself first.
     pub(super) banner: Banner,
 }
@@ -75,20 +78,26 @@ impl Connection {
     /// Connects, reads the banner, starts the reader.
     pub(super) async fn open(config: &config::Ami, feed: FeedSender) -> Result<Self, AmiError> {
         let stream = step(&config.address, "connection", connect(config)).await??;
+        Self::over(stream, &config.address, feed).await
+    }
+
+    /// Over a stream that is connected.
+    async fn over(stream: Box<dyn Stream>, address: &str, feed: FeedSender) -> Result<Self, AmiError> {
         let (read, write) = tokio::io::split(stream);
         let mut frames = FramedRead::with_capacity(read, Codec::default(), 64 * 1024);
-        let banner = step(&config.address, "banner", banner(&config.address, &mut frames)).await??;
+        let banner = step(address, "banner", banner(address, &mut frames)).await??;
         if banner.major < 2 {
             return Err(AmiError::TooOld { version: banner.version });
         }
         let desk = Arc::new(Mutex::new(Desk::default()));
         let reader = tokio::spawn(read_all(frames, Arc::clone(&desk), feed));
         Ok(Self {
-            address: config.address.clone(),
+            address: address.to_owned(),
             writer: FramedWrite::new(write, Codec::default()),
             desk,
             reader,
             next_id: 1,
+            writing: false,
             banner,
         })
     }
@@ -117,6 +126,9 @@ impl Connection {
         let action =
             action.header("ActionID", id.clone()).map_err(|why| AmiError::Action(format!("{why:?}")))?;
         let (done, answer) = oneshot::channel();
+        if std::mem::replace(&mut self.writing, true) {
+            return Err(cut_off());
+        }
         {
             let mut desk = lock(&self.desk);
             if let Some(why) = &desk.ended {
@@ -127,9 +139,10 @@ impl Connection {
         }
         let written = timeout(STEP, self.writer.send(action)).await;
         match written {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.writing = false,
             Ok(Err(why)) => return Err(AmiError::Closed(Some(why.to_string()))),
-            Err(_) => return Err(self.silent("room to write")),
+            // Not `Silent`, which a session bears: this connection is of no more use.
+            Err(_) => return Err(cut_off()),
         }
         // A list of a busy PBX takes its time; an answer does not.
         let patience = if list { STEP * 3 } else { STEP };
@@ -194,6 +207,11 @@ impl Desk {
             let _ = waiting.done.send((answer, waiting.items));
         }
     }
+}
+
+fn cut_off() -> AmiError {
+    let seconds = STEP.as_secs();
+    AmiError::Closed(Some(format!("it took no action within {seconds} s, so the connection was given up")))
 }
 
 fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
@@ -328,4 +346,32 @@ async fn step<T>(
         waiting_for,
         seconds: STEP.as_secs(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_takes_no_action_is_given_up_and_never_written_to_again() {
+        let (ours, mut theirs) = tokio::io::duplex(16);
+        let (hub, _feed) = crate::ami::feed();
+        let peer = async {
+            theirs.write_all(b"Asterisk Call Manager/7.0.3\r\n").await.unwrap();
+        };
+        let (connection, ()) = tokio::join!(Connection::over(Box::new(ours), "pbx:5038", hub.sender()), peer);
+        let mut connection = connection.unwrap();
+        let why = connection.ask(Action::new("Ping")).await.unwrap_err();
+        assert!(matches!(&why, AmiError::Closed(Some(why)) if why.contains("10 s")), "{why}");
+        let why = connection.ask(Action::new("Ping")).await.unwrap_err();
+        assert!(matches!(why, AmiError::Closed(_)), "{why}");
+        drop(connection);
+        let mut got = String::new();
+        theirs.read_to_string(&mut got).await.unwrap();
+        assert_eq!(got.matches("Action").count(), 1, "{got:?}");
+    }
 }

@@ -149,7 +149,7 @@ impl AmiWatch {
         self.health.changed().await
     }
 
-    /// Rises with every event and every pong: proof that the reader lives.
+    /// Rises with every event, every pong and every attempt to connect: proof that the reader lives.
     pub fn ticks(&self) -> u64 {
         self.shared.ticks.load(Ordering::Relaxed) + self.shared.events.load(Ordering::Relaxed)
     }
@@ -275,17 +275,50 @@ impl Hub {
         AmiWatch { health: self.health.subscribe(), shared: Arc::clone(&self.feed.shared) }
     }
 
-    /// Connects, and comes back after every loss, until told to stop.
-    pub async fn run(self, config: config::Ami, stop: CancellationToken) {
-        self.health.send_modify(|health| {
-            health.address.clone_from(&config.address);
-            health.since = Some(now());
-        });
+    /// Connects, and comes back after every loss, until told to stop. Other settings take effect at
+    /// once, by another connection; without any it waits.
+    pub async fn run(self, mut settings: watch::Receiver<Option<config::Ami>>, stop: CancellationToken) {
         let mut backoff = BACKOFF_MIN;
         loop {
+            let config = settings.borrow_and_update().clone();
+            let address = config.as_ref().map(|config| config.address.clone()).unwrap_or_default();
+            self.health.send_if_modified(|health| {
+                let other = health.address != address || health.since.is_none();
+                if other {
+                    *health = AmiHealth {
+                        address,
+                        since: Some(now()),
+                        logins: health.logins,
+                        ..AmiHealth::default()
+                    };
+                }
+                other
+            });
+            let Some(config) = config else {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = changed(&mut settings) => continue,
+                }
+            };
+            // an attempt is a sign of life too
+            self.feed.shared.ticks.fetch_add(1, Ordering::Relaxed);
             let session = self.session(&config);
             let why = tokio::select! {
                 () = stop.cancelled() => break,
+                () = changed(&mut settings) => {
+                    self.feed.discard_held();
+                    if self.was_up() {
+                        self.feed.release(Feed::Lost { at: now() });
+                    }
+                    tracing::info!("the connection to Asterisk is made anew, as the configuration now says");
+                    self.health.send_modify(|health| {
+                        health.connected = false;
+                        health.since = Some(now());
+                        health.error = None;
+                    });
+                    backoff = BACKOFF_MIN;
+                    continue;
+                }
                 why = session => why,
             };
             self.feed.discard_held();
@@ -301,6 +334,7 @@ impl Hub {
             backoff = (backoff * 2).min(BACKOFF_MAX);
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = changed(&mut settings) => backoff = BACKOFF_MIN,
                 () = tokio::time::sleep(jitter(wait)) => {}
             }
         }
@@ -381,6 +415,13 @@ impl Hub {
             health.logins += 1;
         });
         Ok(())
+    }
+}
+
+/// Waits until there are other settings; for ever where nobody can give any.
+async fn changed(settings: &mut watch::Receiver<Option<config::Ami>>) {
+    if settings.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

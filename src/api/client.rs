@@ -3,14 +3,17 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+use super::dead::{DeadDone, DeadPage, DeadQuery};
 use super::past::{CallName, CallTrace, LegsQuery};
-use super::types::AgentStatus;
+use super::replay::ReplayAnswer;
+use super::types::{AgentStatus, Reloaded};
 use crate::calls::Update;
-use crate::journal::LegRecord;
+use crate::journal::{LegRecord, Selection};
 
 /// One answer's size. A status is a few KiB, a leg 1 KiB, and a long trace a few MiB.
 const MAX_ANSWER: u64 = 64 << 20;
@@ -63,6 +66,14 @@ impl Client {
         self.value("/status").await
     }
 
+    /// Asks for the configuration to be read again.
+    ///
+    /// # Errors
+    /// When no agent runs, or it may not be asked.
+    pub async fn reload(&self) -> Result<Reloaded, ClientError> {
+        self.read(self.ask("POST", "/reload", "", "").await?).await
+    }
+
     /// Legs, live or past, newest first.
     ///
     /// # Errors
@@ -78,6 +89,46 @@ impl Client {
     /// one alone, has that name.
     pub async fn trace(&self, call: &CallName) -> Result<CallTrace, ClientError> {
         self.value(&format!("/trace/{call}")).await
+    }
+
+    /// A page of dead letters.
+    ///
+    /// # Errors
+    /// When no agent runs, or it may not be asked.
+    pub async fn dead(&self, query: &DeadQuery) -> Result<DeadPage, ClientError> {
+        self.post("/dead", query).await
+    }
+
+    /// Makes deliveries of a page of dead letters again.
+    ///
+    /// # Errors
+    /// When no agent runs, or it may not be asked; some may have been put back.
+    pub async fn dead_retry(&self, query: &DeadQuery) -> Result<DeadDone, ClientError> {
+        self.post("/dead/retry", query).await
+    }
+
+    /// Drops a page of dead letters for good.
+    ///
+    /// # Errors
+    /// When no agent runs, or it may not be asked; some may have been dropped.
+    pub async fn dead_drop(&self, query: &DeadQuery) -> Result<DeadDone, ClientError> {
+        self.post("/dead/drop", query).await
+    }
+
+    /// Counts what a replay would send.
+    ///
+    /// # Errors
+    /// When no agent runs, or it may not be asked.
+    pub async fn replay_count(&self, what: &Selection) -> Result<ReplayAnswer, ClientError> {
+        self.post("/replay/count", what).await
+    }
+
+    /// Sends again what the journal still holds of it.
+    ///
+    /// # Errors
+    /// When no agent runs, or it may not be asked; a part may have been put back.
+    pub async fn replay(&self, what: &Selection) -> Result<ReplayAnswer, ClientError> {
+        self.post("/replay", what).await
     }
 
     /// Updates as they happen, until the agent stops or `each` says no.
@@ -101,18 +152,37 @@ impl Client {
     }
 
     async fn value<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.read(self.get(path).await?).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        let body = serde_json::to_string(body).map_err(|why| self.failed(why))?;
+        let head = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+        self.read(self.ask("POST", path, &head, &body).await?).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, body: BufReader<UnixStream>) -> Result<T, ClientError> {
         let mut text = Vec::new();
-        let body = self.get(path).await?;
         body.take(MAX_ANSWER).read_to_end(&mut text).await.map_err(|why| self.failed(why))?;
         serde_json::from_slice(&text).map_err(|why| self.failed(why))
     }
 
+    async fn get(&self, path: &str) -> Result<BufReader<UnixStream>, ClientError> {
+        self.ask("GET", path, "", "").await
+    }
+
     /// Asks in HTTP/1.0, whose answers end with the connection and come unchunked: all that a
     /// local socket needs.
-    async fn get(&self, path: &str) -> Result<BufReader<UnixStream>, ClientError> {
+    async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        head: &str,
+        body: &str,
+    ) -> Result<BufReader<UnixStream>, ClientError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|why| self.refused(&why))?;
         let mut stream = BufReader::new(stream);
-        let request = format!("GET {path} HTTP/1.0\r\nHost: callpost\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.0\r\nHost: callpost\r\n{head}\r\n{body}");
         stream.write_all(request.as_bytes()).await.map_err(|why| self.failed(why))?;
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -128,6 +198,9 @@ impl Client {
         }
         let mut why = String::new();
         stream.take(MAX_LINE).read_to_string(&mut why).await.map_err(|why| self.failed(why))?;
+        if status == Some("403") {
+            return Err(ClientError::Denied(self.socket.clone()));
+        }
         // an agent of another version answers an unknown path with nothing
         let found = !matches!(status, Some("404" | "409")) || why.is_empty();
         Err(if found { self.failed(why) } else { ClientError::NotFound(why) })

@@ -1,36 +1,51 @@
-//! The socket's server. Only those who may open the socket get here: mode 0660, the agent's group.
+//! What may be asked, on the socket and over TCP, and what is answered. What is added later comes
+//! into [`closed`], and is then behind the token and on the socket by itself.
 
-use std::convert::Infallible;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Extension, Path as UrlPath, Query, State};
+use axum::extract::{DefaultBodyLimit, Extension, Path as UrlPath, Query, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use tokio::net::{UnixListener, UnixStream};
+use serde::Serialize;
+use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::connections::{self, Never};
+use super::dead::DeadQuery;
+use super::listen::{self, Token};
 use super::past::{CallName, FindError, LegsQuery, find};
-use super::types::View;
+use super::probes::{self, Trusted};
+use super::replay::replay;
+use super::socket::Socket;
+use super::types::{Live, View};
 use crate::calls::Update;
+use crate::journal::{JournalError, Selection};
+use crate::{clock, config};
 
-/// What answers under way get when the agent stops; a client that does not read gets no more.
-const GRACE: Duration = Duration::from_secs(1);
+/// A request's body: a thousand ids and some.
+const LARGEST_BODY: usize = 128 << 10;
+/// A body must be there so soon after its head.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 
-/// Why the socket could not be opened.
+/// Why the API could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// Another agent answers there.
     #[error("{0} is in use by another callpost")]
     InUse(PathBuf),
+    /// Something else stands where the socket should.
+    #[error("{0} is there and is no socket; it is left alone: correct api.socket, or remove it")]
+    NoSocket(PathBuf),
     /// The system refused.
     #[error("the socket {path} cannot be opened: {why}; correct api.socket or the directory's owner")]
     Io {
@@ -39,70 +54,151 @@ pub enum ApiError {
         /// What the system said.
         why: String,
     },
+    /// The address cannot be had.
+    #[error(
+        "[api] listen = \"{address}\" cannot be opened: {why}; choose another port, or an address of this host"
+    )]
+    Listen {
+        /// `api.listen`.
+        address: String,
+        /// What the system said.
+        why: String,
+    },
 }
 
-/// Opens the socket at once, then answers until told to stop.
-///
-/// # Errors
-/// When the socket cannot be opened.
-pub async fn serve(
-    path: PathBuf,
-    view: View,
-    stop: CancellationToken,
-) -> Result<impl Future<Output = ()>, ApiError> {
-    let listener = bind(&path).await?;
-    let router = Router::new()
+/// The API, bound but not yet answering.
+#[derive(Debug)]
+pub struct Server {
+    socket: Socket,
+    tcp: Option<(TcpListener, SocketAddr, Token)>,
+}
+
+impl Server {
+    /// Opens the socket, and the address if there is one.
+    ///
+    /// # Errors
+    /// When one of them cannot be opened.
+    pub async fn bind(api: &config::Api) -> Result<Self, ApiError> {
+        let socket = Socket::bind(&api.socket).await?;
+        let tcp = match (&api.listen, &api.token) {
+            (Some(address), Some(token)) => {
+                let (listener, address) = listen::bind(address).await?;
+                tracing::info!(%address, "HTTP is answered");
+                Some((listener, address, Token::new(token)))
+            }
+            (Some(_), None) | (None, _) => None,
+        };
+        Ok(Self { socket, tcp })
+    }
+
+    /// Where HTTP is answered; with port 0, the one that was free.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().map(|(_, address, _)| *address)
+    }
+
+    /// Answers until told to stop.
+    pub async fn run(self, live: Live, stop: CancellationToken) {
+        let whole = closed(&stop).merge(probes::open()).layer(Extension(Trusted)).with_state(live.clone());
+        let socket = &self.socket;
+        let accept = || async {
+            let (stream, _) = socket.listener.accept().await?;
+            let router = match socket.admit(&stream) {
+                Ok(()) => whole.clone(),
+                Err(why) => {
+                    tracing::warn!(reason = why, "a command was refused");
+                    Router::new().fallback(async move || (StatusCode::FORBIDDEN, why))
+                }
+            };
+            Ok((stream, router))
+        };
+        let on_socket = connections::serve(accept, stop.clone());
+        let Some((listener, _, token)) = self.tcp else { return on_socket.await };
+        let router =
+            listen::guarded(probes::open().with_state(live.clone()), closed(&stop).with_state(live), token);
+        let accept = || async {
+            let (stream, _) = listener.accept().await?;
+            Ok((stream, router.clone()))
+        };
+        tokio::join!(on_socket, connections::serve(accept, stop.clone()));
+    }
+}
+
+/// What takes a token, or a place in the socket's group.
+fn closed(stop: &CancellationToken) -> Router<Live> {
+    Router::new()
         .route("/status", get(status))
         .route("/tail", get(tail))
+        .route("/reload", post(reload))
         .route("/legs", get(legs))
         .route("/trace/{call}", get(trace))
+        .route("/dead", post(dead))
+        .route("/dead/retry", post(dead_retry))
+        .route("/dead/drop", post(dead_drop))
+        .route("/replay", post(send_again))
+        .route("/replay/count", post(count_again))
+        .merge(probes::closed())
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(middleware::from_fn(timely))
         .layer(Extension(stop.clone()))
-        .with_state(view);
-    Ok(async move {
-        let stopped = stop.clone();
-        let served =
-            axum::serve(listener, router).with_graceful_shutdown(async move { stopped.cancelled().await });
-        let overdue = async {
-            stop.cancelled().await;
-            tokio::time::sleep(GRACE).await;
-        };
-        tokio::select! {
-            served = served.into_future() => if let Err(why) = served {
-                tracing::error!(reason = %why, "the command socket failed");
-            },
-            () = overdue => {}
-        }
-        // A stale socket would only be removed by the next start.
-        let _ = std::fs::remove_file(path);
-    })
 }
 
-async fn bind(path: &Path) -> Result<UnixListener, ApiError> {
-    let failed = |why: std::io::Error| ApiError::Io { path: path.to_owned(), why: why.to_string() };
-    if path.exists() {
-        if UnixStream::connect(path).await.is_ok() {
-            return Err(ApiError::InUse(path.to_owned()));
-        }
-        std::fs::remove_file(path).map_err(failed)?;
+/// Reads a body before anything else, within its time: nobody holds a request open with half of one.
+async fn timely(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    match tokio::time::timeout(BODY_WITHIN, axum::body::to_bytes(body, LARGEST_BODY)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
+        Ok(Err(_)) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
-    Ok(listener)
+}
+
+/// A page of dead letters.
+async fn dead(State(view): State<View>, Json(query): Json<DeadQuery>) -> Response {
+    json(query.page(&view.journal).await)
+}
+
+/// Makes deliveries of a page of dead letters again.
+async fn dead_retry(State(view): State<View>, Json(query): Json<DeadQuery>) -> Response {
+    json(query.retry(&view.journal).await)
+}
+
+/// Drops a page of dead letters for good.
+async fn dead_drop(State(view): State<View>, Json(query): Json<DeadQuery>) -> Response {
+    json(query.drop(&view.journal).await)
+}
+
+/// Sends again what is selected.
+async fn send_again(State(view): State<View>, Json(what): Json<Selection>) -> Response {
+    json(replay(&view.journal, &what, true, clock::now()).await)
+}
+
+/// Counts what would be sent again.
+async fn count_again(State(view): State<View>, Json(what): Json<Selection>) -> Response {
+    json(replay(&view.journal, &what, false, clock::now()).await)
+}
+
+fn json(answer: Result<impl Serialize, JournalError>) -> Response {
+    match answer {
+        Ok(value) => Json(value).into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why.to_string()).into_response(),
+    }
 }
 
 async fn status(State(view): State<View>) -> Response {
-    match view.status().await {
-        Ok(status) => Json(status).into_response(),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why.to_string()).into_response(),
+    json(view.status().await)
+}
+
+/// Reads the configuration again; a refusal is an answer as well.
+async fn reload(State(live): State<Live>) -> Response {
+    match live.reload().await {
+        Some(reloaded) => Json(reloaded).into_response(),
+        None => (StatusCode::NOT_FOUND, "this agent has no configuration file to read again").into_response(),
     }
 }
 
 /// Legs, newest first, as a JSON array.
 async fn legs(State(view): State<View>, Query(query): Query<LegsQuery>) -> Response {
-    match query.ask(&view.journal).await {
-        Ok(legs) => Json(legs).into_response(),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why.to_string()).into_response(),
-    }
+    json(query.ask(&view.journal).await)
 }
 
 /// All that is known of one call.
@@ -130,7 +226,7 @@ async fn tail(State(view): State<View>, Extension(stop): Extension<CancellationT
     let lines = stream::unfold(view.journal.subscribe(), |mut updates| async move {
         loop {
             match updates.recv().await {
-                Ok(batch) => return Some((Ok::<_, Infallible>(lines(&batch)), updates)),
+                Ok(batch) => return Some((Ok::<_, Never>(lines(&batch)), updates)),
                 Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(broadcast::error::RecvError::Closed) => return None,
             }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use parsers::{Cdr, Micros};
 use serde::{Deserialize, Serialize};
 
+/// Stands for a digit that was pressed, as with `dtmf_mask`.
+pub(crate) const CONCEALED: char = '*';
+
 /// A whole call: the `src_hash` of its legs, 40 lowercase hex digits. Order is kept per call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -27,6 +30,18 @@ pub struct Update {
     pub at: Micros,
     /// What changed.
     pub body: UpdateBody,
+}
+
+impl Update {
+    /// Without the digit that was pressed, which may be part of a card's number or of a PIN: it is for
+    /// the receivers that asked for digits, and for nobody else's eyes or disk.
+    pub fn conceal(&mut self) {
+        if let UpdateBody::Leg(leg) = &mut self.body
+            && let Some((digit, _)) = &mut leg.digit
+        {
+            *digit = CONCEALED;
+        }
+    }
 }
 
 /// What an update is about.
@@ -169,7 +184,7 @@ pub struct LegUpdate {
     pub info: String,
     /// Who ended it.
     pub terminated_by: Option<TerminatedBy>,
-    /// `call.dtmf`: the digit and which side pressed it.
+    /// `call.dtmf`: the digit, or `*` where it was concealed, and which side pressed it.
     pub digit: Option<(char, TerminatedBy)>,
 }
 
@@ -212,6 +227,18 @@ pub enum CdrSource {
     Tracker,
 }
 
+/// A call became part of another: a consultation, a pickup, a call taken from its park. What is said
+/// later is said of the other; the ids of its legs stay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merger {
+    /// When.
+    pub at: Micros,
+    /// The call that is none of its own any more.
+    pub from: CallKey,
+    /// The older one, which goes on.
+    pub into: CallKey,
+}
+
 /// One row and what the tracker knows of its party A.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CdrRow {
@@ -237,6 +264,8 @@ pub struct Step {
     pub groups: Vec<CdrGroup>,
     /// Open objects that changed: their new value as JSON, or `None` when they are gone.
     pub objects: Vec<(ObjectKey, Option<Vec<u8>>)>,
+    /// Calls that became one.
+    pub mergers: Vec<Merger>,
     /// Calls of which nothing is open any more.
     pub ended: Vec<CallKey>,
     /// Things left out on purpose, with the reason, for the counters.

@@ -287,9 +287,7 @@ impl State {
         let Some(call) = self.calls.get(key) else { return };
         self.out.ended.extend(std::iter::once(&call.hash).chain(&call.aliases).cloned().map(CallKey));
         if self.done > MAX_DONE {
-            let oldest =
-                self.calls.values().filter(|call| call.phase == Phase::Done).min_by_key(|call| call.due);
-            if let Some(oldest) = oldest.map(|call| call.key.clone()) {
+            if let Some(oldest) = self.oldest_done() {
                 self.forget(&oldest);
             }
         }

@@ -11,7 +11,7 @@ use parsers::{Linkedid, Uniqueid};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::call::{CallKey, UpdateId};
+use super::call::{CallKey, Merger, UpdateId};
 use super::cdr_group::GROUP_WAIT;
 use super::objects::{Call, LegKey, MAX_AGE, MAX_LINKS, MAX_LIST, Phase};
 use super::state::State;
@@ -156,7 +156,8 @@ impl State {
         for link in source.links.iter().chain([from]) {
             self.links.insert(link.clone(), to.clone());
         }
-        self.calls.edit(to, |call| {
+        let (at, merged) = (self.at, CallKey(source.hash.clone()));
+        let into = self.calls.edit(to, |call| {
             call.aliases.push(source.hash);
             call.aliases.extend(source.aliases);
             call.links.push(from.clone());
@@ -165,7 +166,9 @@ impl State {
             call.lost &= source.lost;
             call.sent.extend(source.sent);
             call.next_row = next;
+            CallKey(call.hash.clone())
         });
+        self.out.mergers.extend(into.map(|into| Merger { at, from: merged, into }));
         if !self.any_alive(to) {
             let (now, due) = (self.now, self.now.plus_millis(GROUP_WAIT));
             self.calls.edit(to, |call| (call.phase, call.gone, call.due) = (Phase::Waiting, Some(now), due));

@@ -26,9 +26,10 @@ mod state;
 mod tracker;
 mod transfer;
 
+pub(crate) use call::CONCEALED;
 pub use call::{
-    CallKey, CdrGroup, CdrRow, CdrSource, Context, Direction, EventName, LegState, LegUpdate, ObjectKey,
-    Party, SmsUpdate, Step, TerminatedBy, Update, UpdateBody, UpdateId,
+    CallKey, CdrGroup, CdrRow, CdrSource, Context, Direction, EventName, LegState, LegUpdate, Merger,
+    ObjectKey, Party, SmsUpdate, Step, TerminatedBy, Update, UpdateBody, UpdateId,
 };
 pub use identity::call_key;
 pub use tracker::{Input, Snapshot, SnapshotChannel, SnapshotEntry, Tracker};

@@ -31,7 +31,8 @@ impl State {
         let gap = meta.gap.is_some() || self.fresh;
         let other_run =
             !meta.startup.is_empty() && !snapshot.startup.is_empty() && meta.startup != snapshot.startup;
-        let known: Vec<Chan> = self.channels.values().filter(|chan| chan.alive()).cloned().collect();
+        let known: Vec<Chan> =
+            self.channels.sorted().into_iter().filter(|chan| chan.alive()).cloned().collect();
         for chan in known {
             let listed = !other_run && snapshot.channels.iter().any(|one| one.channel.uniqueid == chan.id);
             if other_run {

@@ -1,7 +1,8 @@
 //! The tracker's memory: its objects by kind, which of them changed since the last step, and what
 //! is derived from them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use parsers::{Linkedid, Micros, Uniqueid};
@@ -11,16 +12,19 @@ use super::call::{ObjectKey, Step};
 use super::direction::Who;
 use super::objects::{Call, Chan, Leg, LegKey, Meta, Phase, Row};
 
-/// Objects of one kind, and which of them changed since the last step.
+/// Objects of one kind, and which of them changed.
 #[derive(Debug)]
 pub(super) struct Table<K, V> {
-    map: BTreeMap<K, V>,
+    map: HashMap<K, V>,
+    /// Since the last step.
     dirty: BTreeSet<K>,
+    /// Since they were last asked for.
+    unsaved: HashSet<K>,
 }
 
-impl<K: Ord + Clone, V: Clone + PartialEq> Table<K, V> {
+impl<K: Ord + Hash + Clone, V: Clone + PartialEq> Table<K, V> {
     fn new() -> Self {
-        Self { map: BTreeMap::new(), dirty: BTreeSet::new() }
+        Self { map: HashMap::new(), dirty: BTreeSet::new(), unsaved: HashSet::new() }
     }
 
     pub(super) fn get(&self, key: &K) -> Option<&V> {
@@ -35,8 +39,11 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Table<K, V> {
         self.map.len()
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
-        self.map.values()
+    /// All of them, in order of their keys.
+    pub(super) fn sorted(&self) -> Vec<&V> {
+        let mut all: Vec<(&K, &V)> = self.map.iter().collect();
+        all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        all.into_iter().map(|(_, value)| value).collect()
     }
 
     pub(super) fn insert(&mut self, key: K, value: V) {
@@ -61,9 +68,19 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Table<K, V> {
         Some(result)
     }
 
-    /// What changed since the last call.
-    fn take_dirty(&mut self) -> Vec<K> {
-        std::mem::take(&mut self.dirty).into_iter().collect()
+    /// What changed since the last step; it is to be saved.
+    fn take_dirty(&mut self) -> BTreeSet<K> {
+        self.unsaved.extend(self.dirty.iter().cloned());
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// What is to be saved, each with its value as JSON, or none when it is gone.
+    fn take_unsaved(&mut self, name: impl Fn(&K) -> String, into: &mut Vec<(ObjectKey, Option<Vec<u8>>)>)
+    where
+        V: Serialize,
+    {
+        let unsaved = self.unsaved.drain();
+        into.extend(unsaved.map(|key| (ObjectKey(name(&key).into()), json(self.map.get(&key)))));
     }
 }
 
@@ -190,7 +207,7 @@ impl State {
     /// deadlines that passed while nobody ran start again.
     fn derive(&mut self, now: Micros) {
         self.now = now;
-        let channels: Vec<Chan> = self.channels.map.values().cloned().collect();
+        let channels: Vec<Chan> = self.channels.sorted().into_iter().cloned().collect();
         for chan in channels {
             self.call_or_new(&chan.call);
             self.alive += usize::from(chan.alive());
@@ -199,18 +216,18 @@ impl State {
                 self.bridges.entry(bridge.clone()).or_default().insert(chan.id.clone());
             }
         }
-        let legs: Vec<Leg> = self.legs.map.values().cloned().collect();
+        let legs: Vec<Leg> = self.legs.sorted().into_iter().cloned().collect();
         for leg in legs {
             self.call_or_new(&leg.call);
             self.join(&leg.call, |members| members.legs.insert(leg.key.clone()));
             self.arm(Timer::Leg(leg.key.clone()), leg.due);
         }
-        let rows: Vec<(Linkedid, u32)> = self.rows.map.keys().cloned().collect();
-        for (call, n) in rows {
+        let rows: Vec<Row> = self.rows.sorted().into_iter().cloned().collect();
+        for Row { call, n, .. } in rows {
             self.call_or_new(&call);
             self.join(&call, |members| members.rows.insert(n));
         }
-        let calls: Vec<Call> = self.calls.map.values().cloned().collect();
+        let calls: Vec<Call> = self.calls.sorted().into_iter().cloned().collect();
         for call in calls {
             self.links.insert(call.key.clone(), call.key.clone());
             for link in &call.links {
@@ -276,34 +293,43 @@ impl State {
         Some(timer)
     }
 
-    /// Writes what changed into the step and takes it; deadlines follow their objects.
+    /// Takes the step; deadlines follow their objects, which are to be saved.
     pub(super) fn flush(&mut self) -> Step {
-        let mut objects = Vec::new();
-        for id in self.channels.take_dirty() {
-            objects.push((ObjectKey(format!("c.{id}").into()), json(self.channels.get(&id))));
-        }
+        self.channels.take_dirty();
         for key in self.legs.take_dirty() {
-            let leg = self.legs.get(&key);
-            let due = leg.and_then(|leg| leg.due);
-            let kind = if key.queue { 'q' } else { 'l' };
-            objects.push((ObjectKey(format!("{kind}.{}.{}", key.anchor, key.n).into()), json(leg)));
+            let due = self.legs.get(&key).and_then(|leg| leg.due);
             self.arm(Timer::Leg(key), due);
         }
         for key in self.calls.take_dirty() {
-            let call = self.calls.get(&key);
-            let due = call.map(|call| call.due);
-            objects.push((ObjectKey(format!("g.{key}").into()), json(call)));
+            let due = self.calls.get(&key).map(|call| call.due);
             self.arm(Timer::Call(key), due);
         }
-        for key in self.rows.take_dirty() {
-            objects.push((ObjectKey(format!("r.{}.{}", key.0, key.1).into()), json(self.rows.get(&key))));
-        }
-        for () in self.meta.take_dirty() {
-            objects.push((ObjectKey("m".into()), json(self.meta.get(&()))));
-        }
-        let mut step = std::mem::take(&mut self.out);
-        step.objects = objects;
-        step
+        self.rows.take_dirty();
+        self.meta.take_dirty();
+        std::mem::take(&mut self.out)
+    }
+
+    /// What changed since it was last asked, as the journal keeps it.
+    pub(super) fn take_unsaved(&mut self) -> Vec<(ObjectKey, Option<Vec<u8>>)> {
+        let mut objects = Vec::new();
+        self.channels.take_unsaved(|id| format!("c.{id}"), &mut objects);
+        let leg = |key: &LegKey| {
+            let kind = if key.queue { 'q' } else { 'l' };
+            format!("{kind}.{}.{}", key.anchor, key.n)
+        };
+        self.legs.take_unsaved(leg, &mut objects);
+        self.calls.take_unsaved(|key| format!("g.{key}"), &mut objects);
+        self.rows.take_unsaved(|(call, n)| format!("r.{call}.{n}"), &mut objects);
+        self.meta.take_unsaved(|()| "m".to_owned(), &mut objects);
+        objects
+    }
+
+    /// The done call that would be forgotten first.
+    pub(super) fn oldest_done(&self) -> Option<Linkedid> {
+        self.timers.iter().find_map(|(_, timer)| match timer {
+            Timer::Call(key) if self.calls.get(key)?.phase == Phase::Done => Some(key.clone()),
+            Timer::Call(_) | Timer::Leg(_) => None,
+        })
     }
 
     /// Deadlines of what changed, so that the next one is seen within the same step.

@@ -92,8 +92,22 @@ impl Tracker {
         (Self { state }, faults)
     }
 
+    /// Another configuration, for what begins from now on: who a channel belongs to is settled when it
+    /// is first seen. `pbx.name` must be the same.
+    pub fn reconfigure(&mut self, config: &crate::config::Config) {
+        self.state.who = Who::new(config);
+    }
+
     /// Takes one input and says what it led to.
     pub fn handle(&mut self, input: Input<'_>, now: Micros) -> Step {
+        let mut step = self.step(input, now);
+        step.objects = self.changed();
+        step
+    }
+
+    /// Takes one input and says what it led to, but for the objects, which are left to
+    /// [`Tracker::changed`]: one that many inputs change is then written once.
+    pub fn step(&mut self, input: Input<'_>, now: Micros) -> Step {
         let state = &mut self.state;
         state.now = now;
         state.run_due();
@@ -109,6 +123,12 @@ impl Tracker {
             Input::Tick => {}
         }
         state.flush()
+    }
+
+    /// The open objects that changed since this was last asked: their value now as JSON, or `None`
+    /// when they are gone.
+    pub fn changed(&mut self) -> Vec<(super::ObjectKey, Option<Vec<u8>>)> {
+        self.state.take_unsaved()
     }
 
     /// When [`Input::Tick`] is wanted next.

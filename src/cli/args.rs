@@ -8,10 +8,11 @@ use std::time::Duration;
 use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
 use clap::{Args, Parser, Subcommand};
-use jiff::civil::{Date, DateTime};
+use jiff::civil::Date;
 use url::Url;
 
-use crate::api::{CallName, MOST_LEGS};
+use super::moment::{Moment, moment};
+use crate::api::{CallName, MOST_LEGS, MOST_LETTERS};
 use crate::config::{DEFAULT_FILE, duration};
 
 const STYLES: Styles = Styles::styled()
@@ -60,6 +61,8 @@ pub(super) enum Command {
     Receive(Receive),
     /// Show what the number rules make of a number, rule by rule
     Number(Number),
+    /// Let the running agent read its configuration again; says what changed, or why it may not
+    Reload(Reload),
     /// How the running agent stands: connection, journal, routes
     Status(Status),
     /// Calls, live or past: who with whom, how it went, and what to give to trace
@@ -74,6 +77,11 @@ pub(super) enum Command {
     Delete(Delete),
     /// Turn a site's edited copy of the Perl script into a configuration, for review
     ImportScript(ImportScript),
+    /// Deliveries that were given up: look at them, send them again, drop them
+    #[command(subcommand)]
+    Dead(Dead),
+    /// Send again what the journal still holds of a time, with the ids it had
+    Replay(Replay),
     /// Save a live AMI stream, secrets removed, for a bug report; Ctrl-C ends it
     Capture(Capture),
 }
@@ -116,8 +124,95 @@ pub(super) struct Demo {
     pub output: Output,
 }
 
+#[derive(Debug, Subcommand)]
+pub(super) enum Dead {
+    /// Those there are, oldest first
+    List(DeadList),
+    /// All that is known of one: the last answer, attempts, times, the body
+    Show(DeadShow),
+    /// Send them again, with the ids they had; without ids, all of a route or all there are
+    Retry(DeadChosen),
+    /// Give them up for good; without ids, all of a route or all there are
+    Drop(DeadChosen),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeadList {
+    /// Only those with these ids
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Only those of this route
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = letters)]
+    pub limit: usize,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeadShow {
+    /// As `callpost dead list` shows it
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<String>,
+    /// Only that of this route: several may owe the same
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeadChosen {
+    /// As `callpost dead list` shows them
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Only those of this route
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Replay {
+    /// From this time on: 2026-11-20, "2026-11-20 14:00", 2026-11-20T14:00:00-04:00, or 2h for two hours ago
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub from: Moment,
+    /// To this time; a day ends when it is over. Default: now
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub to: Option<Moment>,
+    /// Only to this route
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    /// Only the delivery with this id
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Only say how many there are
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Reload {
+    #[command(flatten)]
+    pub output: Output,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Status {
+    /// Show it again every two seconds, until Ctrl-C
+    #[arg(long, short)]
+    pub watch: bool,
     #[command(flatten)]
     pub output: Output,
 }
@@ -171,12 +266,12 @@ pub(super) struct Capture {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("span").args(["from", "since", "full"]).required(true))]
 pub(super) struct Backfill {
-    /// Calls that began at this local time or later, as 2026-11-01 or 2026-11-01T08:00
+    /// Calls that began at this time or later, as 2026-11-01, "2026-11-01 08:00" or 2h
     #[arg(long, value_name = "TIME", value_parser = moment)]
-    pub from: Option<DateTime>,
-    /// Calls that began before this local time; default: now
+    pub from: Option<Moment>,
+    /// Calls that began before this time; of a day, before it is over; default: now
     #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with_all = ["since", "full"])]
-    pub to: Option<DateTime>,
+    pub to: Option<Moment>,
     /// Calls that began in this time up to now, as 200h
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub since: Option<Duration>,
@@ -275,8 +370,9 @@ fn date(text: &str) -> Result<Date, String> {
     text.parse().ok().filter(|_| day).ok_or_else(|| "not a date without hours, as 2012-08-23".to_owned())
 }
 
-fn moment(text: &str) -> Result<DateTime, String> {
-    text.parse().map_err(|_| "not a date or a local time, as 2026-11-01 or 2026-11-01T08:00".to_owned())
+fn letters(text: &str) -> Result<usize, String> {
+    let limit = text.parse::<usize>().map_err(|_| "not a number".to_owned())?;
+    if (1..=MOST_LETTERS).contains(&limit) { Ok(limit) } else { Err(format!("not from 1 to {MOST_LETTERS}")) }
 }
 
 fn limit(text: &str) -> Result<usize, String> {

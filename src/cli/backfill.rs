@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use parsers::Micros;
 use secrecy::SecretString;
@@ -86,24 +85,17 @@ fn keep_route(config: &mut Config, route: Option<&str>) -> Result<(), CliError> 
 }
 
 fn span(args: &args::Backfill, now: Micros, zone: &TimeZone) -> Result<Span, CliError> {
-    let at = |local: DateTime| {
-        let at = local.to_zoned(zone.clone()).map(|zoned| Micros(zoned.timestamp().as_microsecond()));
-        at.map_err(|why| CliError::usage(format!("{local} is no time here: {why}"), "name another"))
-    };
     let back = |time: Duration| now.plus_millis(-i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
     let from = match (args.from, args.since) {
-        (Some(from), _) => at(from)?,
+        (Some(from), _) => from.begin(zone, now),
         (None, Some(since)) => back(since),
         (None, None) => back(FULL),
     };
-    let to = args.to.map_or(Ok(now), at)?;
+    let to = args.to.map_or(now, |to| to.end(zone, now));
     if from < to {
         return Ok(Span { from, to });
     }
-    Err(CliError::usage(
-        "no time lies between --from and --to",
-        "--from is the earlier; --to is not included",
-    ))
+    Err(CliError::usage("no time lies between --from and --to", "give the earlier as --from"))
 }
 
 fn show(out: &mut Out, create: &Outgoing) -> std::io::Result<()> {

@@ -1,19 +1,17 @@
 //! `callpost delete`: removes a range of days from a NiMbox, for good.
 
-use std::io::{self, BufRead, IsTerminal, Read};
+use std::io::Write as _;
 
 use jiff::ToSpan as _;
 use jiff::civil::Date;
 use serde::Serialize;
 
 use super::args;
+use super::ask::consent;
 use super::exit::{CliError, Done};
 use super::out::{Out, paint, plural, style};
 use crate::config::{Config, Nimbox};
 use crate::sinks::{Class, Deleted, NimboxSink, Outcome};
-
-/// An answer to the question is one word.
-const MAX_ANSWER: u64 = 64;
 
 /// The days that are deleted, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +40,6 @@ pub(super) async fn delete(config: &Config, args: &args::Delete) -> Result<Done,
     let client = NimboxSink::new(sink);
     let mut out = Out::new(args.output.json);
     if !args.yes && !confirmed(&meaning(sink, &client.host(), args, days))? {
-        out.note(paint(style::BOLD, "nothing was deleted"))?;
         return Ok(Done::Failed);
     }
     let deleted = client.delete(&args.from.to_string(), &args.to.to_string()).await;
@@ -114,26 +111,13 @@ fn meaning(sink: &Nimbox, host: &str, args: &args::Delete, days: Days) -> Vec<St
     ]
 }
 
-/// Asks on the terminal, next to the output if that goes elsewhere.
+/// Says it where the question is asked, next to the output if that goes elsewhere.
 fn confirmed(meaning: &[String]) -> Result<bool, CliError> {
-    let stdin = io::stdin();
-    if !stdin.is_terminal() {
-        let what = "deleting needs a yes, and there is no terminal to ask at";
-        return Err(CliError::usage(what, "add --yes once you are sure"));
-    }
     let mut stream = anstream::stderr();
-    let mut ask = || -> io::Result<()> {
-        use std::io::Write as _;
-        for line in meaning {
-            writeln!(stream, "{line}")?;
-        }
-        write!(stream, "delete them? Type yes: ")?;
-        stream.flush()
-    };
-    ask()?;
-    let mut answer = String::new();
-    stdin.lock().take(MAX_ANSWER).read_line(&mut answer)?;
-    Ok(answer.trim().eq_ignore_ascii_case("yes"))
+    for line in meaning {
+        writeln!(stream, "{line}")?;
+    }
+    consent("Delete them for good?", false)
 }
 
 fn report(

@@ -10,7 +10,7 @@ use parsers::Micros;
 
 use super::ladder::clean;
 use super::out::{paint, style};
-use crate::calls::{Context, EventName, Update, UpdateBody};
+use crate::calls::{Context, EventName, TerminatedBy, Update, UpdateBody};
 use crate::receiver::{Received, Request};
 
 const CALL_COLOURS: [AnsiColor; 6] = [
@@ -98,7 +98,7 @@ impl Lines {
                 let detail = match leg.event {
                     EventName::Hangup => format!("{} s, {}", leg.duration, leg.cause),
                     EventName::Missed | EventName::Failed => leg.cause.clone(),
-                    EventName::Dtmf => leg.digit.map(|(digit, _)| digit.to_string()).unwrap_or_default(),
+                    EventName::Dtmf => leg.digit.map(|(_, by)| pressed_by(by)).unwrap_or_default(),
                     EventName::Initial
                     | EventName::Ringing
                     | EventName::Connected
@@ -217,6 +217,15 @@ fn parties(request: &Request) -> String {
 fn party(request: &Request, side: &str) -> String {
     let number = request.text(side);
     named(request.text(&format!("{side}_name")), number)
+}
+
+fn pressed_by(side: TerminatedBy) -> String {
+    let side = match side {
+        TerminatedBy::Caller => "caller",
+        TerminatedBy::Callee => "callee",
+        TerminatedBy::System => "PBX",
+    };
+    format!("a digit by the {side}")
 }
 
 pub(super) fn named(name: &str, number: &str) -> String {

@@ -2,10 +2,12 @@
 //! terminals, pipes and closed pipes; what they log goes to stderr.
 
 mod args;
+mod ask;
 mod backfill;
 mod calls;
 mod capture;
 mod check;
+mod dead;
 mod delete;
 mod demo;
 mod exit;
@@ -14,11 +16,15 @@ mod ladder;
 mod leg;
 mod lines;
 mod log;
+mod moment;
 mod number;
 mod out;
 mod past;
 mod program;
 mod receive;
+mod reload;
+mod replay;
+mod source;
 mod status;
 mod tail;
 mod trace;

@@ -41,7 +41,7 @@ pub(super) async fn trace(config: &Config, name: &CallName) -> Result<CallTrace,
 }
 
 /// Opens the journal that is there; makes none.
-async fn journal(config: &Config, not_running: ClientError) -> Result<Journal, CliError> {
+pub(super) async fn journal(config: &Config, not_running: ClientError) -> Result<Journal, CliError> {
     let directory = &config.journal.directory;
     match std::fs::metadata(directory.join("outbox")) {
         Ok(_) => {}
@@ -57,7 +57,7 @@ async fn journal(config: &Config, not_running: ClientError) -> Result<Journal, C
     Ok(journal)
 }
 
-fn unreadable(why: &JournalError) -> CliError {
+pub(super) fn unreadable(why: &JournalError) -> CliError {
     let remedy = match why {
         JournalError::InUse(_) => "ask the agent that has it: give its api.socket in the configuration",
         JournalError::Owner { .. } => "ask as its owner: `sudo -u callpost callpost ...`, or start the agent",

@@ -11,7 +11,8 @@ use super::args::{Cli, Command};
 use super::exit::{CliError, Done};
 use super::out::plural;
 use super::{
-    backfill, calls, capture, check, delete, demo, import_script, log, number, receive, status, tail, trace,
+    backfill, calls, capture, check, dead, delete, demo, import_script, log, number, receive, reload, replay,
+    status, tail, trace,
 };
 use crate::config::{Config, DEFAULT_FILE, Environment, Loaded, load, load_text};
 
@@ -40,7 +41,8 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<Done, CliError> {
     match &cli.command {
-        Command::Run => wait(agent(configured(cli)?)),
+        Command::Run => wait(agent(configured(cli)?, &cli.config)),
+        Command::Reload(args) => wait(reload::reload(if_there(cli), args)),
         Command::Check(args) => wait(check::check(&cli.config, args)),
         Command::Demo(args) => wait(demo::demo(args)),
         Command::Receive(args) => wait(receive::receive(args)),
@@ -52,15 +54,17 @@ fn run(cli: &Cli) -> Result<Done, CliError> {
         Command::Backfill(args) => wait(backfill::backfill(configured(cli)?.config, args)),
         Command::Delete(args) => wait(delete::delete(&configured(cli)?.config, args)),
         Command::ImportScript(args) => import_script::import_script(args),
+        Command::Dead(args) => wait(dead::dead(&if_there(cli)?, args)),
+        Command::Replay(args) => wait(replay::replay(&if_there(cli)?, args)),
         Command::Capture(args) => wait(capture::capture(&configured(cli)?.config, args)),
     }
 }
 
-async fn agent(loaded: Loaded) -> Result<Done, CliError> {
+async fn agent(loaded: Loaded, file: &Path) -> Result<Done, CliError> {
     for warning in &loaded.warnings {
         tracing::warn!(file = %warning.file, line = warning.line, key = %warning.key, remedy = %warning.remedy, "{}", warning.problem);
     }
-    crate::agent::run(loaded.config).await?;
+    crate::agent::run(loaded.config, file.to_path_buf()).await?;
     Ok(Done::All)
 }
 

@@ -399,9 +399,16 @@ fn api(table: Section<'_>, journal: &std::path::Path, environment: &Environment)
     }
     let (listen, token) = (table.word("listen"), table.secret("token"));
     if let Some(address) = &listen {
-        if address.parse::<std::net::SocketAddr>().is_err() {
-            let problem = format!("{address:?} is not an address and a port");
-            table.fault("listen", problem, "write it as \"127.0.0.1:8480\"; port 0 picks a free one");
+        match address.parse::<std::net::SocketAddr>() {
+            Err(_) => {
+                let problem = format!("{address:?} is not an address and a port");
+                table.fault("listen", problem, "write it as \"127.0.0.1:8480\"; port 0 picks a free one");
+            }
+            Ok(address) if !address.ip().is_loopback() => {
+                let problem = "is open to other hosts, and token and calls cross the network in the clear";
+                table.warn("listen", problem, "listen on 127.0.0.1, or put a proxy with TLS in front");
+            }
+            Ok(_) => {}
         }
         if !table.has("token") && !table.has("token_file") {
             table.fault(
@@ -410,7 +417,6 @@ fn api(table: Section<'_>, journal: &std::path::Path, environment: &Environment)
                 "give `token` or `token_file`",
             );
         }
-        not_yet(&table, "listen", "the REST API over HTTP");
     }
     table.finish();
     Api { socket, listen, token }

@@ -2,6 +2,7 @@
 //! variables; every fault reported at once with file, line, key and remedy.
 
 mod check;
+mod difference;
 mod fault;
 mod load;
 mod merge;
@@ -12,6 +13,7 @@ mod sinks;
 mod types;
 mod units;
 
+pub use difference::{Became, Change, Facts, goes_into_nimbox_keys};
 pub use fault::{Fault, Faults};
 pub use load::{DEFAULT_FILE, Environment, Loaded, load, load_text};
 pub use types::{

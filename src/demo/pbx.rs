@@ -38,8 +38,10 @@ struct Shared {
     secret: String,
     started: String,
     channels: Mutex<Channels>,
-    events: broadcast::Sender<Arc<str>>,
+    events: broadcast::Sender<Arc<[u8]>>,
     ready: watch::Sender<u64>,
+    /// Rises when every client is cut off.
+    cut: watch::Sender<u64>,
     listeners: watch::Sender<usize>,
 }
 
@@ -68,6 +70,7 @@ impl Pbx {
             channels: Mutex::default(),
             events,
             ready: told,
+            cut: watch::Sender::new(0),
             listeners: watch::Sender::new(0),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
@@ -94,7 +97,18 @@ impl Pbx {
     pub fn emit(&self, message: &str) {
         self.shared.channels().see(message);
         // nobody listening is no fault: Asterisk talks to itself too
-        let _ = self.shared.events.send(message.into());
+        let _ = self.shared.events.send(message.as_bytes().into());
+    }
+
+    /// Sends bytes as they are, whatever they are.
+    pub fn emit_raw(&self, bytes: &[u8]) {
+        // as in `emit`
+        let _ = self.shared.events.send(bytes.into());
+    }
+
+    /// Cuts every connection; clients may come back at once.
+    pub fn hang_up(&self) {
+        self.shared.cut.send_modify(|cuts| *cuts += 1);
     }
 }
 
@@ -142,12 +156,14 @@ impl Session {
         let (read, mut write) = stream.into_split();
         let mut lines = FramedRead::new(read, LinesCodec::new_with_max_length(MAX_LINE));
         let mut events = self.shared.events.subscribe();
+        let mut cut = self.shared.cut.subscribe();
         write.write_all(b"Asterisk Call Manager/11.0.0\r\n").await?;
         let mut asked = Asked::new();
         loop {
             tokio::select! {
+                _ = cut.changed() => return Ok(()),
                 event = events.recv() => match event {
-                    Ok(event) if self.listening => write.write_all(event.as_bytes()).await?,
+                    Ok(event) if self.listening => write.write_all(&event).await?,
                     Ok(_) => {}
                     Err(_) => return Err(io::Error::other("the client reads too slowly")),
                 },

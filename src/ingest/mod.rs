@@ -4,5 +4,5 @@
 mod pipeline;
 mod trace;
 
-pub use pipeline::{Ingest, IngestHealth};
+pub use pipeline::{Ingest, IngestHealth, Rules};
 pub use trace::trace_message;

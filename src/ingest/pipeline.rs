@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parsers::Micros;
+use parsers::ami::EventKind;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::trace::trace_message;
 use crate::ami::{Feed, FeedReceiver};
@@ -16,10 +18,15 @@ use crate::calls::{CdrSource, Input, ObjectKey, Step, Tracker};
 use crate::clock;
 use crate::config::Config;
 use crate::journal::{Batch, Journal, JournalError, RouteId, Traced};
+use crate::metrics::{Histogram, Minute, buckets};
 use crate::routes::Routes;
 
 /// Records of one batch: the journal's own group (`delivery.md` R2).
 const MAX_RECORDS: usize = 256;
+/// What nobody outside learns of waits this long for company: most events change what is known of a
+/// channel and no more, and each flush costs more than many records. A crash meanwhile loses no more
+/// than one that came so much earlier; what is sent is never waited with.
+const LINGER: Duration = Duration::from_millis(20);
 /// First wait after a failed commit, doubled up to [`REBUILD_MAX`].
 const REBUILD_MIN: Duration = Duration::from_millis(100);
 /// Longest wait after a failed commit.
@@ -36,22 +43,42 @@ pub struct IngestHealth {
     pub events: u64,
     /// Updates journalled.
     pub updates: u64,
-    /// From an event's arrival to the disk, median, microseconds.
+    /// From the arrival of an event that led to something to the disk, median, microseconds.
     pub lag_p50: u64,
     /// The 99th percentile.
     pub lag_p99: u64,
+    /// From an event's arrival to the disk, all since the start.
+    #[serde(default)]
+    pub lag: Histogram,
+    /// Events of the last minute; [`AgentStatus`](crate::api::AgentStatus) tells the count.
+    #[serde(skip)]
+    pub minute: Minute,
     /// Where creates come from.
     pub cdr_source: Option<CdrSource>,
     /// Commits that failed and were made again.
     pub rebuilds: u64,
 }
 
+/// What ingest goes by.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Rises with each reload.
+    pub number: u64,
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Its routes.
+    pub routes: Arc<Routes>,
+}
+
 /// Feeds the tracker and appends what it says.
 #[derive(Debug)]
 pub struct Ingest {
-    config: Arc<Config>,
+    rules: Rules,
+    /// Those to go by from the next input on.
+    latest: watch::Receiver<Rules>,
+    /// The number of those that it goes by.
+    followed: watch::Sender<u64>,
     journal: Journal,
-    routes: Arc<Routes>,
     tracker: Tracker,
     gathered: Gathered,
     /// Number of the last batch made, kept in the journal with it.
@@ -75,24 +102,30 @@ struct Gathered {
     batch: Batch,
     fed: Vec<Fed>,
     updates: u64,
+    /// When the first of it was fed.
+    since: Option<Instant>,
+    /// When those arrived that led to something, which is not waited with.
+    urgent: Vec<Micros>,
 }
 
 type Commit = Pin<Box<dyn Future<Output = Result<(), JournalError>> + Send>>;
 
 impl Ingest {
-    /// With the open objects as the journal has them.
+    /// With the open objects as the journal has them. The receiver tells which rules it goes by.
     pub fn new(
-        config: Arc<Config>,
+        mut latest: watch::Receiver<Rules>,
         journal: Journal,
-        routes: Arc<Routes>,
         objects: Vec<(ObjectKey, Vec<u8>)>,
         health: watch::Sender<IngestHealth>,
-    ) -> Self {
+    ) -> (Self, watch::Receiver<u64>) {
+        let rules = latest.borrow_and_update().clone();
+        let (followed, follows) = watch::channel(rules.number);
         let mut ingest = Self {
-            tracker: Tracker::new(&config),
-            config,
+            tracker: Tracker::new(&rules.config),
+            rules,
+            latest,
+            followed,
             journal,
-            routes,
             gathered: Gathered::default(),
             number: 0,
             failing: false,
@@ -100,7 +133,7 @@ impl Ingest {
             health,
         };
         ingest.restore(objects);
-        ingest
+        (ingest, follows)
     }
 
     /// Runs until the feed ends and everything gathered is on disk.
@@ -115,8 +148,10 @@ impl Ingest {
             }
             if open && !self.failing {
                 self.gather_more(&mut feed);
+                open = self.linger(&mut feed).await;
             }
-            let flying = std::mem::take(&mut self.gathered);
+            let mut flying = std::mem::take(&mut self.gathered);
+            flying.batch.objects = self.tracker.changed();
             let mut commit = self.commit(flying.batch);
             let committed = loop {
                 tokio::select! {
@@ -131,7 +166,7 @@ impl Ingest {
             match committed {
                 Ok(()) => {
                     self.failing = false;
-                    self.committed(&flying.fed, flying.updates);
+                    self.committed(&flying.fed, &flying.urgent, flying.updates);
                 }
                 Err(why) => {
                     if !self.rebuild(flying.fed, &why, &feed).await {
@@ -157,6 +192,22 @@ impl Ingest {
         self.gathered.batch.records() < MAX_RECORDS && self.gathered.fed.len() < MAX_RECORDS * 4
     }
 
+    /// Lets what nobody waits for gather; false once the feed has ended.
+    async fn linger(&mut self, feed: &mut FeedReceiver) -> bool {
+        while let Some(since) =
+            self.gathered.since.filter(|_| self.gathered.urgent.is_empty() && self.has_room())
+        {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(since + LINGER) => break,
+                open = self.gather_one(feed) => if !open {
+                    return false;
+                },
+            }
+        }
+        true
+    }
+
     /// Waits for one input; false once the feed has ended.
     async fn gather_one(&mut self, feed: &mut FeedReceiver) -> bool {
         let tick = async {
@@ -168,6 +219,7 @@ impl Ingest {
         tokio::select! {
             // What already happened goes before what time alone would decide.
             biased;
+            () = changed(&mut self.latest) => self.follow(),
             item = feed.recv() => match item {
                 Some(item) => self.feed(Fed::Item(item)),
                 None => return false,
@@ -175,6 +227,13 @@ impl Ingest {
             () = tick => self.feed(Fed::Tick(clock::now())),
         }
         true
+    }
+
+    /// What is gathered already stays as it was made.
+    fn follow(&mut self) {
+        self.rules = self.latest.borrow_and_update().clone();
+        self.tracker.reconfigure(&self.rules.config);
+        self.followed.send_replace(self.rules.number);
     }
 
     /// Takes what already waits.
@@ -187,41 +246,44 @@ impl Ingest {
 
     fn feed(&mut self, fed: Fed) {
         let step = match &fed {
-            Fed::Item(Feed::Event { event, at, .. }) => self.tracker.handle(Input::Event(event), *at),
+            Fed::Item(Feed::Event { event, at, .. }) => self.tracker.step(Input::Event(event), *at),
             Fed::Item(Feed::Up { snapshot: Some(snapshot), at }) => {
-                self.tracker.handle(Input::Snapshot(snapshot), *at)
+                self.tracker.step(Input::Snapshot(snapshot), *at)
             }
             // Without a snapshot nothing is known of what was there before.
             Fed::Item(Feed::Up { snapshot: None, .. }) => Step::default(),
-            Fed::Item(Feed::Lost { at }) => self.tracker.handle(Input::Lost, *at),
-            Fed::Tick(at) => self.tracker.handle(Input::Tick, *at),
+            Fed::Item(Feed::Lost { at }) => self.tracker.step(Input::Lost, *at),
+            Fed::Tick(at) => self.tracker.step(Input::Tick, *at),
         };
-        let batch = &mut self.gathered.batch;
+        let gathered = &mut self.gathered;
+        gathered.since.get_or_insert_with(Instant::now);
+        if let Some(at) = urgent(&fed, &step) {
+            gathered.urgent.push(at);
+        }
         if let (Fed::Item(Feed::Event { event, message, at }), false) = (&fed, step.calls.is_empty()) {
             let message = trace_message(message, event.at.unwrap_or(*at));
-            batch.messages.push(Traced { calls: step.calls.clone(), message });
+            gathered.batch.messages.push(Traced { calls: step.calls.clone(), message });
         }
-        self.gathered.updates += step.updates.len() as u64;
-        take(step, &self.routes, batch);
-        self.gathered.fed.push(fed);
+        gathered.updates += step.updates.len() as u64;
+        take(step, &self.rules.routes, &mut gathered.batch);
+        gathered.fed.push(fed);
     }
 
-    fn committed(&mut self, fed: &[Fed], updates: u64) {
+    fn committed(&mut self, fed: &[Fed], urgent: &[Micros], updates: u64) {
         let now = clock::now();
-        let mut events = 0;
-        for one in fed {
-            if let Fed::Item(Feed::Event { at, .. }) = one {
-                events += 1;
-                self.lags.add(u64::try_from(now.0.saturating_sub(at.0)).unwrap_or(0));
-            }
-        }
+        let events = fed.iter().filter(|fed| matches!(fed, Fed::Item(Feed::Event { .. }))).count() as u64;
+        let lag = |at: &Micros| u64::try_from(now.0.saturating_sub(at.0)).unwrap_or(0);
+        let lags: Vec<u64> = urgent.iter().map(lag).collect();
+        lags.iter().for_each(|lag| self.lags.add(*lag));
         let source = self.tracker.cdr_source();
-        let lags = self.lags.percentiles(now);
+        let percentiles = self.lags.percentiles(now);
         self.health.send_modify(|health| {
             health.events += events;
+            health.minute.add(events, now);
+            lags.iter().for_each(|lag| health.lag.observe(buckets::QUICK, *lag));
             health.updates += updates;
             health.cdr_source = source;
-            if let Some((p50, p99)) = lags {
+            if let Some((p50, p99)) = percentiles {
                 health.lag_p50 = p50;
                 health.lag_p99 = p99;
             }
@@ -234,7 +296,7 @@ impl Ingest {
         let number = objects.iter().position(|(key, _)| *key == name).map(|at| objects.swap_remove(at).1);
         let number = number.and_then(|text| String::from_utf8(text).ok()?.parse().ok());
         self.number = number.unwrap_or_default();
-        let (tracker, unreadable) = Tracker::restore(&self.config, objects, clock::now());
+        let (tracker, unreadable) = Tracker::restore(&self.rules.config, objects, clock::now());
         self.tracker = tracker;
         for object in unreadable {
             tracing::error!(%object, "an open object of the journal could not be read");
@@ -290,7 +352,8 @@ impl Ingest {
         let mut inputs = inputs.into_iter();
         while let Some(fed) = inputs.next() {
             self.feed(fed);
-            let Gathered { mut batch, fed, updates } = std::mem::take(&mut self.gathered);
+            let Gathered { mut batch, fed, updates, urgent, .. } = std::mem::take(&mut self.gathered);
+            batch.objects = self.tracker.changed();
             let mut appended = self.commit(batch.clone()).await;
             if let Err(JournalError::TooLarge(bytes)) = appended {
                 tracing::error!(bytes, "an update is too large for the journal and was left out");
@@ -302,7 +365,7 @@ impl Ingest {
                 appended = self.commit(batch).await;
             }
             match appended {
-                Ok(()) => self.committed(&fed, updates),
+                Ok(()) => self.committed(&fed, &urgent, updates),
                 Err(JournalError::Closed) => return false,
                 Err(why) => {
                     let rest = fed.into_iter().chain(inputs).collect();
@@ -314,15 +377,34 @@ impl Ingest {
     }
 }
 
+/// Waits for other rules; for ever where nobody makes any.
+async fn changed(latest: &mut watch::Receiver<Rules>) {
+    if latest.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Where the number of the last batch stands among the open objects.
 fn batch_number() -> ObjectKey {
     ObjectKey("#batch".into())
 }
 
+/// When an input arrived that led to something that is sent, or to a CDR, which Asterisk says once.
+/// What is fed otherwise is not to wait either.
+fn urgent(fed: &Fed, step: &Step) -> Option<Micros> {
+    let (at, always) = match fed {
+        Fed::Item(Feed::Event { event, at, .. }) => (*at, matches!(event.kind, EventKind::Cdr(_))),
+        Fed::Item(Feed::Up { at, .. } | Feed::Lost { at }) => (*at, true),
+        Fed::Tick(at) => (*at, false),
+    };
+    (always || !step.updates.is_empty() || !step.groups.is_empty()).then_some(at)
+}
+
 /// Puts what the tracker said into the batch, with what routes want of it.
 fn take(step: Step, routes: &Routes, batch: &mut Batch) {
-    for update in step.updates {
+    for mut update in step.updates {
         batch.outbox.extend(routes.select(&update));
+        update.conceal();
         batch.updates.push(update);
     }
     for group in step.groups {
@@ -332,13 +414,7 @@ fn take(step: Step, routes: &Routes, batch: &mut Batch) {
         let call = group.call;
         batch.cdrs.extend(group.rows.into_iter().map(|row| (call.clone(), row.cdr)));
     }
-    for (key, value) in step.objects {
-        // The last state alone counts: one write an object and batch.
-        match batch.objects.iter_mut().find(|(known, _)| *known == key) {
-            Some(known) => known.1 = value,
-            None => batch.objects.push((key, value)),
-        }
-    }
+    batch.mergers.extend(step.mergers);
     batch.ended.extend(step.ended);
     let nobody = RouteId("".into());
     batch.skipped.extend(step.skipped.into_iter().map(|reason| (nobody.clone(), reason.to_owned())));
@@ -372,5 +448,90 @@ impl Lags {
         sorted.sort_unstable();
         let at = |hundredth: usize| sorted.get(sorted.len() * hundredth / 100).copied().unwrap_or(0);
         Some((at(50), at(99)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::config::{Environment, load_text};
+    use crate::journal::Payload;
+
+    /// A digit that nothing else contains.
+    const PRESSED: char = '♠';
+
+    const CONFIG: &str = r#"
+[pbx]
+name = "hq"
+trunks = ["PJSIP/trunk"]
+[[webhook]]
+name = "digits"
+url = "https://hooks.example.com/digits"
+events = ["call.state", "call.dtmf"]
+[[webhook]]
+name = "masked"
+url = "https://hooks.example.com/masked"
+events = ["call.dtmf"]
+dtmf_mask = true
+[[webhook]]
+name = "states"
+url = "https://hooks.example.com/states"
+events = ["call.state"]
+"#;
+
+    /// The batches of a talk in which digits were pressed.
+    fn batches() -> Vec<Batch> {
+        let config =
+            load_text(CONFIG, "test", &Environment::default()).unwrap_or_else(|why| panic!("{why:?}"));
+        let routes = Routes::new(&config.config);
+        let mut tracker = Tracker::new(&config.config);
+        let stream = include_str!("../../fixtures/ami/22/s16_dtmf.ami").replace("Digit: 2\r", "Digit: ♠\r");
+        let mut buffer = bytes::BytesMut::from("Asterisk Call Manager/11.0.0\r\n");
+        buffer.extend_from_slice(stream.as_bytes());
+        let mut codec = parsers::ami::Codec::default();
+        let mut batches = Vec::new();
+        while let Some(frame) = tokio_util::codec::Decoder::decode(&mut codec, &mut buffer).unwrap() {
+            let parsers::ami::Frame::Message(message) = frame else { continue };
+            let Some(event) = parsers::ami::Event::parse(&message) else { continue };
+            let at = event.at.unwrap_or_default();
+            let step = tracker.handle(Input::Event(&event), at);
+            let mut batch = Batch::default();
+            let calls = step.calls.clone();
+            batch.messages.push(Traced { calls, message: trace_message(&message, at) });
+            take(step, &routes, &mut batch);
+            batches.push(batch);
+        }
+        batches
+    }
+
+    #[test]
+    fn a_digit_is_kept_for_the_receivers_that_asked_for_it_and_nowhere_else() {
+        let mut bodies = Vec::new();
+        for mut batch in batches() {
+            for made in std::mem::take(&mut batch.outbox) {
+                if let Payload::Webhook { event, body } = made.payload
+                    && event == "call.dtmf"
+                {
+                    bodies.push((made.route.0.to_string(), body));
+                }
+            }
+            for (_, value) in &batch.objects {
+                assert!(!String::from_utf8_lossy(value.as_deref().unwrap_or_default()).contains(PRESSED));
+            }
+            assert!(!format!("{batch:?}").contains(PRESSED), "{batch:?}");
+        }
+        let of = |route: &str| bodies.iter().filter(|(name, _)| name == route).collect::<Vec<_>>();
+        let with = |route: &str| of(route).iter().filter(|(_, body)| body.contains(PRESSED)).count();
+        assert_eq!((of("digits").len(), of("masked").len(), of("states").len()), (4, 4, 0));
+        assert_eq!((with("digits"), with("masked")), (1, 0), "{bodies:?}");
+
+        for (_, body) in bodies {
+            let mut payload = Payload::Webhook { event: "call.dtmf".to_owned(), body };
+            assert!(payload.conceal());
+            let Payload::Webhook { body, .. } = payload else { panic!("it stays a webhook") };
+            assert!(!body.contains(PRESSED) && body.contains(r#""digit":"*","digit_by":""#), "{body}");
+        }
     }
 }

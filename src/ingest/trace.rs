@@ -29,69 +29,69 @@ const PREFIXES: [&str; 15] = [
     "From",
 ];
 
-/// Headers that the tracker or the ladder reads, without prefix. Neither `Digit`, which may be part
-/// of a PIN, nor a text's words are among them.
+/// Headers that the tracker or the ladder reads, without prefix, in small letters and in order.
+/// Neither `Digit`, which may be part of a PIN, nor a text's words are among them.
 const KEPT: [&str; 60] = [
-    "AnswerEpoch",
-    "AnswerTime",
-    "BillableSeconds",
-    "BridgeType",
-    "BridgeUniqueid",
-    "CallerID",
-    "CallerIDName",
-    "CallerIDNum",
-    "Cause",
-    "Cause-txt",
-    "Channel",
-    "ChannelStateDesc",
-    "Conference",
-    "ConnectedLineName",
-    "ConnectedLineNum",
-    "Context",
-    "DID",
-    "DestType",
-    "Destination",
-    "DestinationChannel",
-    "DestinationContext",
-    "DialStatus",
-    "DialString",
-    "Direction",
-    "Disposition",
-    "Duration",
-    "DurationMs",
-    "EndEpoch",
-    "EndTime",
-    "Exten",
-    "Extension",
-    "Forward",
-    "From",
-    "HoldTime",
-    "Interface",
-    "LastApplication",
-    "LastData",
-    "Linkedid",
-    "LocalOptimization",
-    "MemberName",
-    "Newname",
-    "OriginalPosition",
-    "ParkerDialString",
-    "ParkingSpace",
-    "Position",
-    "Queue",
-    "Reason",
-    "RecordingFile",
-    "Response",
-    "Result",
-    "RingTime",
-    "Sequence",
-    "Source",
-    "StartEpoch",
-    "StartTime",
-    "SwapUniqueid",
-    "TalkTime",
-    "TechCause",
-    "To",
-    "Uniqueid",
+    "answerepoch",
+    "answertime",
+    "billableseconds",
+    "bridgetype",
+    "bridgeuniqueid",
+    "callerid",
+    "calleridname",
+    "calleridnum",
+    "cause",
+    "cause-txt",
+    "channel",
+    "channelstatedesc",
+    "conference",
+    "connectedlinename",
+    "connectedlinenum",
+    "context",
+    "destination",
+    "destinationchannel",
+    "destinationcontext",
+    "desttype",
+    "dialstatus",
+    "dialstring",
+    "did",
+    "direction",
+    "disposition",
+    "duration",
+    "durationms",
+    "endepoch",
+    "endtime",
+    "exten",
+    "extension",
+    "forward",
+    "from",
+    "holdtime",
+    "interface",
+    "lastapplication",
+    "lastdata",
+    "linkedid",
+    "localoptimization",
+    "membername",
+    "newname",
+    "originalposition",
+    "parkerdialstring",
+    "parkingspace",
+    "position",
+    "queue",
+    "reason",
+    "recordingfile",
+    "response",
+    "result",
+    "ringtime",
+    "sequence",
+    "source",
+    "startepoch",
+    "starttime",
+    "swapuniqueid",
+    "talktime",
+    "techcause",
+    "to",
+    "uniqueid",
 ];
 
 /// The message as its call's trace keeps it.
@@ -112,7 +112,10 @@ pub fn trace_message(message: &Message, at: Micros) -> TraceMessage {
 }
 
 fn is_kept(key: &str) -> bool {
-    let among = |base: &str| KEPT.iter().any(|kept| kept.eq_ignore_ascii_case(base));
+    let among = |base: &str| {
+        let small = || base.bytes().map(|byte| byte.to_ascii_lowercase());
+        KEPT.binary_search_by(|kept| kept.bytes().cmp(small())).is_ok()
+    };
     among(key) || PREFIXES.iter().any(|prefix| key.strip_prefix(prefix).is_some_and(among))
 }
 
@@ -122,4 +125,21 @@ fn cut(value: Cow<'_, str>) -> String {
     }
     let end = (0..=MAX_VALUE).rev().find(|end| value.is_char_boundary(*end)).unwrap_or(0);
     value.get(..end).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_found() {
+        assert!(KEPT.is_sorted());
+        assert!(KEPT.iter().all(|key| is_kept(key)));
+        for key in ["Uniqueid", "UniqueID", "DestUniqueid", "SecondTransfererChannel", "LocalOneContext"] {
+            assert!(is_kept(key), "{key}");
+        }
+        for key in ["Digit", "DestDigit", "Text", "Dest", "Language", "", "Uniqueidx"] {
+            assert!(!is_kept(key), "{key}");
+        }
+    }
 }

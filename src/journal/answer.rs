@@ -1,15 +1,20 @@
 //! What the writer thread answers between groups: dead letters, how it stands, and the rest.
 
+use std::collections::BTreeMap;
+
 use parsers::Micros;
 
+use super::book;
 use super::command::{ArchiveFault, Command, Reply};
+use super::encode::PreparedEntry;
 use super::engine::Fault;
 use super::format::{Pending, encode_counters, key};
 use super::head;
 use super::history::{self, Job};
 use super::outbox;
+use super::replay::{self, DeadMark};
 use super::staged::Staged;
-use super::types::{DeadLetter, DeliveryKey, JournalError, JournalStatus, RouteId, RouteStatus};
+use super::types::{DeadLetter, DeliveryKey, JournalError, JournalStatus, RouteId, RouteStatus, Selection};
 use super::writer::Writer;
 
 /// Most deliveries handed out at once.
@@ -39,8 +44,12 @@ impl Writer {
                 let note = writer.head()?.get(&key::note(&name)).map_err(|fault| (number, fault))?;
                 Ok(note.and_then(Result::ok))
             }),
-            Command::Dead { route, limit, reply } => {
-                self.reply(reply, |writer| writer.dead(route.as_ref(), limit));
+            Command::Dead { what, after, limit, reply } => {
+                self.reply(reply, |writer| writer.dead(&what, after, limit));
+            }
+            Command::DeadMarks(what, reply) => self.reply(reply, |writer| writer.dead_marks(&what)),
+            Command::Again(entries, now, reply) => {
+                self.reply(reply, |writer| writer.again(&entries, now));
             }
             Command::DeadRetry { keys, now, reply } => {
                 self.reply(reply, |writer| writer.each_dead(&keys, Some(now)));
@@ -51,7 +60,7 @@ impl Writer {
                 let _ = reply.send(Ok(status));
             }
             Command::RoundTrip(reply) => {
-                let _ = reply.send(Ok(()));
+                let _ = reply.send(Ok(self.fault.clone()));
             }
             Command::Archived(generation, result) => self.archived(generation, result),
             Command::Tick => {
@@ -73,14 +82,49 @@ impl Writer {
         })
     }
 
-    fn dead(&mut self, route: Option<&RouteId>, limit: usize) -> Faulty<Vec<DeadLetter>> {
-        let mut letters = Vec::new();
+    /// Dead letters behind a place, in order of their places. One that was caught between two
+    /// generations counts once.
+    fn dead(
+        &mut self,
+        what: &Selection,
+        after: Option<DeliveryKey>,
+        limit: usize,
+    ) -> Faulty<Vec<DeadLetter>> {
+        let mut letters: BTreeMap<DeliveryKey, DeadLetter> = BTreeMap::new();
         for number in self.with_dead() {
             let store = self.store(number)?;
-            outbox::dead_letters(&store, route, limit, &mut letters).map_err(|fault| (number, fault))?;
+            let visit = |letter: DeadLetter| {
+                let full = letters.len() >= limit;
+                // a store's letters come in order
+                if full && letters.last_key_value().is_none_or(|(last, _)| letter.key > *last) {
+                    return false;
+                }
+                if what.matches(&letter.route, &letter.id, letter.accepted) {
+                    letters.insert(letter.key, letter);
+                    if letters.len() > limit {
+                        letters.pop_last();
+                    }
+                }
+                true
+            };
+            outbox::dead_letters(&store, after, visit).map_err(|fault| (number, fault))?;
         }
-        letters.sort_by_key(|letter| (letter.died, letter.key));
-        Ok(letters)
+        Ok(letters.into_values().collect())
+    }
+
+    fn dead_marks(&mut self, what: &Selection) -> Faulty<Vec<DeadMark>> {
+        let mut marks = BTreeMap::new();
+        for number in self.with_dead() {
+            let store = self.store(number)?;
+            let visit = |letter: DeadLetter| {
+                if what.matches(&letter.route, &letter.id, letter.accepted) {
+                    marks.insert(letter.key, replay::mark(&letter.route, &letter.id));
+                }
+                true
+            };
+            outbox::dead_letters(&store, None, visit).map_err(|fault| (number, fault))?;
+        }
+        Ok(marks.into_iter().collect())
     }
 
     fn with_dead(&self) -> Vec<u64> {
@@ -88,41 +132,70 @@ impl Writer {
         generations.filter(|(_, found)| found.dead() > 0).map(|(number, _)| *number).collect()
     }
 
-    /// Puts dead letters back (with a time) or drops them; answers how many there were. A letter put
-    /// back is in the head before it leaves its old place: a crash between the two leaves both.
+    /// Puts dead letters back (with a time) or drops them; answers how many there were. Letters put
+    /// back are in the head before they leave their old places: a crash between the two leaves both.
     fn each_dead(&mut self, keys: &[DeliveryKey], again: Option<Micros>) -> Faulty<u64> {
-        let mut done = 0;
+        let letters = self.find_letters(keys)?;
+        let head_number = self.book.head;
+        let mut staged = Staged::default();
         let mut routes = Vec::new();
+        if let Some(now) = again {
+            let head = self.head()?;
+            for (_, letter) in &letters {
+                outbox::append_again(&mut self.book, &mut staged, &head, letter, now)
+                    .map_err(|fault| (head_number, fault))?;
+            }
+            self.write(&mut staged)?;
+        }
+        for (number, letter) in &letters {
+            let Some(route) = self.book.routes.number(&letter.route) else { continue };
+            staged.remove(*number, key::dead(letter.key));
+            let counters = &mut self.book.count(&mut staged, *number, route).counters;
+            counters.dead = counters.dead.saturating_sub(1);
+            match again {
+                Some(_) => counters.accepted = counters.accepted.saturating_sub(1),
+                None => {
+                    counters.dropped += 1;
+                    self.book.skip_dropped(&mut staged, route, "dead letter dropped", 1);
+                }
+            }
+            routes.push(route);
+        }
+        self.write(&mut staged)?;
+        routes.into_iter().for_each(|route| self.wake(route));
+        Ok(letters.len() as u64)
+    }
+
+    /// Those of these that are dead letters, and the generations they are in.
+    fn find_letters(&mut self, keys: &[DeliveryKey]) -> Faulty<Vec<(u64, DeadLetter)>> {
+        let mut found: Vec<(u64, DeadLetter)> = Vec::new();
         for at in keys {
+            if found.iter().any(|(_, known)| known.key == *at) {
+                continue;
+            }
             for number in self.with_dead() {
                 let store = self.store(number)?;
-                let fault = |fault| (number, fault);
-                let Some(letter) = outbox::dead_letter(&store, *at).map_err(fault)? else { continue };
-                let Some(route) = self.book.routes.number(&letter.route) else { continue };
-                let mut staged = Staged::default();
-                if let Some(now) = again {
-                    let head = self.head()?;
-                    outbox::append_again(&mut self.book, &mut staged, &head, &letter, now).map_err(fault)?;
-                    if number != self.book.head {
-                        self.write(&mut staged)?;
-                    }
+                let letter = outbox::dead_letter(&store, *at).map_err(|fault| (number, fault))?;
+                if let Some(letter) = letter.filter(|letter| self.book.routes.number(&letter.route).is_some())
+                {
+                    found.push((number, letter));
+                    break;
                 }
-                staged.remove(number, key::dead(*at));
-                let counters = &mut self.book.count(&mut staged, number, route).counters;
-                counters.dead = counters.dead.saturating_sub(1);
-                if again.is_some() {
-                    counters.accepted = counters.accepted.saturating_sub(1);
-                } else {
-                    counters.dropped += 1;
-                }
-                self.write(&mut staged)?;
-                routes.push(route);
-                done += 1;
-                break;
             }
         }
+        Ok(found)
+    }
+
+    /// Appends what was settled before, or salvaged.
+    pub(super) fn again(&mut self, entries: &[PreparedEntry], now: Micros) -> Faulty<()> {
+        let head = self.head()?;
+        let number = self.book.head;
+        let mut staged = Staged::default();
+        let routes =
+            self.book.append_entries(&mut staged, &head, entries, now.0).map_err(|fault| (number, fault))?;
+        self.write(&mut staged)?;
         routes.into_iter().for_each(|route| self.wake(route));
-        Ok(done)
+        Ok(())
     }
 
     /// A generation is in the history, on disk: its dead letters and totals move to the head, then
@@ -156,7 +229,11 @@ impl Writer {
         let mut letters = Vec::new();
         if generation.dead() > 0 {
             let store = self.store(number)?;
-            outbox::dead_letters(&store, None, usize::MAX, &mut letters).map_err(|fault| (number, fault))?;
+            let visit = |letter| {
+                letters.push(letter);
+                true
+            };
+            outbox::dead_letters(&store, None, visit).map_err(|fault| (number, fault))?;
         }
         let head_number = self.book.head;
         for letter in letters {
@@ -180,7 +257,9 @@ impl Writer {
         }
         for (route, mut counters) in (0u16..).zip(counters) {
             // letters that could not be read any more are lost; say so rather than keep them for ever
-            counters.dropped += std::mem::take(&mut counters.dead);
+            let unreadable = std::mem::take(&mut counters.dead);
+            counters.dropped += unreadable;
+            self.book.skip_dropped(&mut staged, route, "dead letter unreadable", unreadable);
             let total = self.book.carry(route, counters);
             staged.put(head_number, key::route(key::CARRIED, route), &encode_counters(&total));
         }
@@ -213,6 +292,9 @@ impl Writer {
             commits: self.commits,
             commit_p50: at(50),
             commit_p99: at(99),
+            commit_times: self.commit_times.clone(),
+            live_calls: self.book.live.values().filter(|legs| !legs.is_empty()).count() as u64,
+            live_legs: self.book.live.values().map(|legs| legs.len() as u64).sum(),
             routes: routes.into_iter().filter_map(|(number, name)| self.route_status(number, name)).collect(),
             fault: self.fault.clone(),
         }
@@ -220,19 +302,20 @@ impl Writer {
 
     /// `None` for the unnamed route while nothing was left out in its name.
     fn route_status(&mut self, number: u16, route: RouteId) -> Option<RouteStatus> {
-        let skipped: Vec<(String, u64)> = self
-            .book
-            .skipped
-            .iter()
-            .filter(|((of, _), _)| *of == number)
-            .map(|((_, reason), count)| (reason.clone(), *count))
-            .collect();
+        let mut skipped = Vec::new();
+        let mut dropped = Vec::new();
+        for ((_, reason), count) in self.book.skipped.iter().filter(|((of, _), _)| *of == number) {
+            match reason.strip_prefix(book::DROPPED) {
+                Some(reason) => dropped.push((reason.to_owned(), *count)),
+                None => skipped.push((reason.clone(), *count)),
+            }
+        }
         if number == 0 && skipped.is_empty() {
             return None;
         }
         let counters = self.book.total(number);
         let oldest = if self.fault.is_some() { None } else { self.oldest(number) };
-        Some(RouteStatus { route, counters, oldest, skipped })
+        Some(RouteStatus { route, counters, oldest, skipped, dropped })
     }
 
     fn oldest(&mut self, route: u16) -> Option<Micros> {

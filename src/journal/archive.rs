@@ -15,7 +15,7 @@ use super::pack::{self, deflate};
 use super::pool::Pool;
 use super::seek::{self, Token};
 use super::types::{DeliveryKey, TraceDelivery, TraceMessage};
-use crate::calls::{CallKey, LegUpdate, Update, UpdateBody};
+use crate::calls::{CallKey, LegUpdate, Merger, Update, UpdateBody};
 
 /// Lines deflated together.
 const RUN: usize = 32 * 1024;
@@ -243,14 +243,15 @@ fn read_call(store: &Store, from: u64) -> Result<Option<(u64, Cluster)>, Fault> 
 impl Cluster {
     fn add(&mut self, kind: u8, key: &[u8], payload: Vec<u8>) {
         match kind {
-            kind::MESSAGE => self.add_line(b'm', &payload, |cluster, message: &TraceMessage, _| {
-                cluster.began.get_or_insert(message.at);
-            }),
+            kind::MESSAGE => pack::messages(&payload).iter().for_each(|message| self.add_message(message)),
             kind::UPDATE => self.add_line(b'u', &payload, Self::add_update),
             kind::CDR => self.add_line(b'd', &payload, |cluster, cdr: &Cdr, _| {
                 if let Some(start) = cdr.start_epoch {
                     cluster.began.get_or_insert(start);
                 }
+            }),
+            kind::MERGER => self.add_line(b'l', &payload, |cluster, merger: &Merger, _| {
+                cluster.began.get_or_insert(merger.at);
             }),
             kind::ENTRY => {
                 if let (Some(at), Some(entry)) = (place_in(key), StoredEntry::decode(&payload)) {
@@ -277,6 +278,13 @@ impl Cluster {
             look(self, &value, &json);
         }
         self.lines.push((letter, json.into_owned()));
+    }
+
+    fn add_message(&mut self, message: &TraceMessage) {
+        self.began.get_or_insert(message.at);
+        if let Ok(json) = serde_json::to_vec(message) {
+            self.lines.push((b'm', json));
+        }
     }
 
     fn add_update(&mut self, update: &Update, payload: &[u8]) {
@@ -310,18 +318,22 @@ impl Cluster {
     }
 }
 
-/// Entries with their outcomes, in order.
+/// Entries with their outcomes, in order; what only the receiver may see is left out.
 pub(super) fn deliveries(
     entries: BTreeMap<DeliveryKey, StoredEntry>,
     outcomes: &mut BTreeMap<DeliveryKey, StoredOutcome>,
 ) -> Vec<TraceDelivery> {
     let join = |(at, stored): (DeliveryKey, StoredEntry)| {
-        let outcome = outcomes.remove(&at);
+        let mut outcome = outcomes.remove(&at);
+        let mut payload = stored.entry.payload;
+        if payload.conceal() {
+            outcome.iter_mut().for_each(|outcome| outcome.settlement.conceal());
+        }
         TraceDelivery {
             route: stored.entry.route,
             id: stored.entry.id,
             accepted: Micros(stored.accepted),
-            payload: stored.entry.payload,
+            payload,
             attempts: outcome.as_ref().map_or(0, |outcome| outcome.attempts),
             settled: outcome.map(|outcome| (Micros(outcome.at), outcome.settlement)),
         }

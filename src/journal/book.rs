@@ -13,6 +13,8 @@ use super::staged::Staged;
 use super::types::{Counters, DeliveryKey, RouteId};
 use crate::calls::{CallKey, LegState, LegUpdate, ObjectKey, Update, UpdateBody};
 
+/// Begins the reasons for giving up what was accepted, among those for leaving something out.
+pub(super) const DROPPED: &str = "dropped: ";
 /// Most different reasons for leaving something out.
 const MOST_REASONS: usize = 1000;
 
@@ -208,6 +210,10 @@ impl Book {
         for (call, payload) in &batch.cdrs {
             let number = self.call(staged, head, call)?;
             self.record(staged, number, kind::CDR, payload);
+        }
+        for (call, payload) in &batch.mergers {
+            let number = self.call(staged, head, call)?;
+            self.record(staged, number, kind::MERGER, payload);
         }
         let routes = self.append_entries(staged, head, &batch.outbox, now)?;
         self.place_objects(staged, batch);
@@ -494,14 +500,22 @@ impl Book {
 
     fn skip(&mut self, staged: &mut Staged, route: &RouteId, reason: &str) {
         let Ok(route) = self.route(staged, route) else { return };
-        let known = (route, reason.to_owned());
-        let known = if self.skipped.len() < MOST_REASONS || self.skipped.contains_key(&known) {
-            known
-        } else {
-            (route, "other".to_owned())
-        };
+        self.count_reason(staged, route, reason.to_owned(), "other".to_owned(), 1);
+    }
+
+    /// Says why so many accepted deliveries were given up; who calls this counts them.
+    pub(super) fn skip_dropped(&mut self, staged: &mut Staged, route: u16, reason: &str, count: u64) {
+        if count > 0 {
+            self.count_reason(staged, route, format!("{DROPPED}{reason}"), format!("{DROPPED}other"), count);
+        }
+    }
+
+    fn count_reason(&mut self, staged: &mut Staged, route: u16, reason: String, other: String, more: u64) {
+        let known = (route, reason);
+        let is_room = self.skipped.len() < MOST_REASONS || self.skipped.contains_key(&known);
+        let known = if is_room { known } else { (route, other) };
         let count = self.skipped.entry(known.clone()).or_default();
-        *count += 1;
+        *count += more;
         staged.put(self.head, key::skipped(route, &known.1), &count.to_be_bytes());
     }
 }

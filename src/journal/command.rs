@@ -3,9 +3,12 @@
 use parsers::Micros;
 use tokio::sync::oneshot;
 
-use super::encode::Prepared;
+use super::encode::{Prepared, PreparedEntry};
 use super::engine::Fault;
-use super::types::{DeadLetter, Delivery, DeliveryKey, JournalError, JournalStatus, RouteId, Settlement};
+use super::replay::DeadMark;
+use super::types::{
+    DeadLetter, Delivery, DeliveryKey, JournalError, JournalStatus, RouteId, Selection, Settlement,
+};
 use crate::calls::ObjectKey;
 
 /// Where an answer goes.
@@ -25,11 +28,17 @@ pub(super) enum Command {
     },
     Objects(Reply<Vec<(ObjectKey, Vec<u8>)>>),
     Note(String, Reply<Option<Vec<u8>>>),
+    /// Those behind a place.
     Dead {
-        route: Option<RouteId>,
+        what: Selection,
+        after: Option<DeliveryKey>,
         limit: usize,
         reply: Reply<Vec<DeadLetter>>,
     },
+    /// Where the dead letters that match stand, in order.
+    DeadMarks(Selection, Reply<Vec<DeadMark>>),
+    /// Append these; they were settled before.
+    Again(Vec<PreparedEntry>, Micros, Reply<()>),
     DeadRetry {
         keys: Vec<DeliveryKey>,
         now: Micros,
@@ -40,7 +49,8 @@ pub(super) enum Command {
         reply: Reply<u64>,
     },
     Status(Reply<JournalStatus>),
-    RoundTrip(Reply<()>),
+    /// Answers the error that keeps it from writing, if any.
+    RoundTrip(Reply<Option<String>>),
     /// From the history thread: a generation was copied, or why not.
     Archived(u64, Result<(), ArchiveFault>),
     /// From the history thread: time to look at ages.

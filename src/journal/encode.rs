@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::compact;
 use super::format::{OBJECT_PART, PAYLOAD_CAP, Reader};
 use super::pack;
 use super::types::{Batch, JournalError, Outgoing, Payload, RouteId, Settlement, TraceMessage};
@@ -27,6 +28,8 @@ pub(super) struct Prepared {
     /// One for each update.
     pub(super) update_payloads: Vec<Vec<u8>>,
     pub(super) cdrs: Vec<(CallKey, Vec<u8>)>,
+    /// Each merger under both of its calls.
+    pub(super) mergers: Vec<(CallKey, Vec<u8>)>,
     pub(super) outbox: Vec<PreparedEntry>,
     /// The parts of each object, or none when it is gone.
     pub(super) objects: Vec<(ObjectKey, Vec<Vec<u8>>)>,
@@ -111,10 +114,17 @@ pub(super) fn prepare(batch: Batch) -> Result<Prepared, JournalError> {
         for call in &traced.calls {
             name_fits(&call.0)?;
         }
-        let payload = pack::pack(message_payload(traced.message)?);
+        let payload = message_payload(traced.message)?;
         out.bytes += payload.len() * traced.calls.len();
-        out.records += traced.calls.len();
-        out.messages.push((traced.calls, payload));
+        // those of the same calls share a record
+        let known = out.messages.iter_mut().rfind(|(calls, _)| *calls == traced.calls);
+        match known.filter(|(_, known)| known.len() + payload.len() <= PAYLOAD_CAP) {
+            Some((_, known)) => known.extend_from_slice(&payload[1..]),
+            None => {
+                out.records += traced.calls.len();
+                out.messages.push((traced.calls, payload));
+            }
+        }
     }
     for update in batch.updates {
         name_fits(&update.call.0)?;
@@ -130,6 +140,15 @@ pub(super) fn prepare(batch: Batch) -> Result<Prepared, JournalError> {
         out.bytes += payload.len();
         out.records += 1;
         out.cdrs.push((call, payload));
+    }
+    for merger in batch.mergers {
+        let payload = pack::pack(json(&merger)?);
+        for call in [merger.from, merger.into] {
+            name_fits(&call.0)?;
+            out.bytes += payload.len();
+            out.records += 1;
+            out.mergers.push((call, payload.clone()));
+        }
     }
     for Outgoing { route, id, call, ordered, payload } in batch.outbox {
         let entry = PreparedEntry::new(&Entry { route, id, call, ordered, payload })?;
@@ -196,7 +215,8 @@ pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>, JournalError> {
 /// A trace is there to be read: a message too large for a record loses its last headers.
 fn message_payload(mut message: TraceMessage) -> Result<Vec<u8>, JournalError> {
     loop {
-        let payload = json(&message)?;
+        let mut payload = vec![compact::COMPACT];
+        compact::add(&message, &mut payload);
         if payload.len() <= PAYLOAD_CAP {
             return Ok(payload);
         }

@@ -42,9 +42,10 @@
 //! | `Q` route:2 | the counters of generations that are gone |
 //! | `q` route:2 | the counters of this generation |
 //! | `c` call | the call's number in this generation, 8 bytes |
-//! | `R` number:8 `m` seq:8 | packed JSON (`pack.rs`): an AMI message of the call |
+//! | `R` number:8 `m` seq:8 | AMI messages of the call (`compact.rs`); or packed JSON: one of them |
 //! | `R` number:8 `u` seq:8 | packed JSON (`pack.rs`): an update of the call |
 //! | `R` number:8 `d` seq:8 | packed JSON (`pack.rs`): a CDR row of the call |
+//! | `R` number:8 `l` seq:8 | packed JSON (`pack.rs`): a merger of the call with another one |
 //! | `R` number:8 `e` gen:8 seq:8 | a delivery of the call, never changed: `Callpost-Sequence`:8 accepted:8, packed JSON |
 //! | `R` number:8 `s` gen:8 seq:8 | JSON: how its last attempt ended |
 //! | `p` route:2 gen:8 seq:8 | [`Pending`]: there while a delivery waits |
@@ -245,6 +246,10 @@ impl Reader<'_> {
         Some(*head)
     }
 
+    pub(super) fn u8(&mut self) -> Option<u8> {
+        self.take().map(u8::from_be_bytes)
+    }
+
     pub(super) fn u16(&mut self) -> Option<u16> {
         self.take().map(u16::from_be_bytes)
     }
@@ -267,6 +272,7 @@ pub(super) mod kind {
     pub(in crate::journal) const MESSAGE: u8 = b'm';
     pub(in crate::journal) const UPDATE: u8 = b'u';
     pub(in crate::journal) const CDR: u8 = b'd';
+    pub(in crate::journal) const MERGER: u8 = b'l';
     pub(in crate::journal) const ENTRY: u8 = b'e';
     pub(in crate::journal) const OUTCOME: u8 = b's';
 }

@@ -9,6 +9,7 @@ use super::book::{Book, Chain, Generation, LiveLeg, Summary};
 use super::encode::join_object;
 use super::engine::{Checked, Fault, Store, sync_directory};
 use super::format::{self, Next, Reader, decode_counters, encode_counters, key};
+use super::kill_point::{KillPoint, reached};
 use super::pack;
 use super::pool::{Pool, generation_of};
 use super::types::RouteId;
@@ -199,7 +200,9 @@ fn fill(
     copy.put(key::about("next"), &next.encode())?;
     copy.put(key::about("ready"), &[])?;
     copy.flush()?;
+    reached(KillPoint::HeadCreated);
     store.sync_new()?;
+    reached(KillPoint::HeadSynced);
 
     for known in book.generations.values_mut() {
         known.sealed = true;
@@ -215,6 +218,7 @@ fn fill(
     {
         tracing::warn!(why = fault.why(), "cannot mark a generation as sealed");
     }
+    reached(KillPoint::Sealed);
     Ok(())
 }
 
@@ -303,6 +307,7 @@ pub(super) fn remove(pool: &Pool, number: u64) -> Result<(), Fault> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         Ok(()) | Err(_) => {}
     }
+    reached(KillPoint::Removed);
     sync_directory(pool.directory())
 }
 

@@ -1,9 +1,9 @@
 //! The history thread: copies settled generations into the days of their calls, removes days when
 //! their time has come, and answers questions about the past ([`super::lookup`]).
 //!
-//! A call's messages, updates, CDR rows and deliveries are JSON lines, each led by a letter (`m`,
-//! `u`, `d`, `e`), deflated in runs; a run's key names the call and the generation it came from, so
-//! copying again after a crash writes the same keys. A generation is reported as copied only when
+//! A call's messages, updates, CDR rows, mergers and deliveries are JSON lines, each led by a letter
+//! (`m`, `u`, `d`, `l`, `e`), deflated in runs; a run's key names the call and the generation it came
+//! from, so copying again after a crash writes the same keys. A generation is reported as copied only when
 //! all of it is on disk.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,9 +20,10 @@ use tokio::sync::mpsc::WeakSender;
 use super::archive::Archive;
 use super::command::{ArchiveFault, Command, Reply};
 use super::engine::{Fault, Store};
+use super::kill_point::{KillPoint, reached};
 use super::shared::Shared;
-use super::types::{HistoryFilter, LegRecord, Trace};
-use super::{head, lookup, seek};
+use super::types::{HistoryFilter, LegRecord, Selection, Trace};
+use super::{head, lookup, replay, seek};
 use crate::calls::CallKey;
 
 /// How often ages and sizes are looked at.
@@ -37,6 +38,8 @@ pub(super) enum Job {
     Remove(u64),
     Legs(HistoryFilter, Reply<Vec<LegRecord>>),
     Trace(CallKey, Reply<Trace>),
+    /// A page of what a replay sends, from this place on.
+    Replay(Selection, Option<replay::Place>, Reply<replay::Page>),
     Stop,
 }
 
@@ -66,6 +69,7 @@ impl Historian {
         loop {
             if let Some(number) = settled.pop_front() {
                 let Some(result) = self.archive(number, jobs, &mut settled) else { return };
+                reached(KillPoint::Archived);
                 self.tell(Command::Archived(number, result));
                 continue;
             }
@@ -96,8 +100,12 @@ impl Historian {
             Job::Trace(call, reply) => {
                 let _ = reply.send(lookup::trace(self, &call).map_err(|fault| self.error(&fault)));
             }
+            Job::Replay(what, from, reply) => {
+                let _ = reply.send(replay::page(self, &what, from).map_err(|fault| self.error(&fault)));
+            }
             Job::Remove(number) => {
                 self.shared.pool.close(number);
+                reached(KillPoint::BeforeRemoval);
                 if let Err(fault) = head::remove(&self.shared.pool, number) {
                     tracing::warn!(number, why = fault.why(), "cannot remove a generation that is done with");
                 }

@@ -14,11 +14,13 @@ use super::history::{Historian, day_of};
 use super::outbox::place_in;
 use super::pack::{self, inflate};
 use super::seek::{self, Token};
-use super::types::{HistoryFilter, LegRecord, Trace, TraceDelivery};
-use crate::calls::{CallKey, LegState, LegUpdate, Update, UpdateBody};
+use super::types::{HistoryFilter, LegRecord, Trace, TraceDelivery, TraceMessage};
+use crate::calls::{CallKey, LegState, LegUpdate, Merger, Update, UpdateBody};
 
 /// Most legs in one answer.
 const MOST_LEGS: usize = 1000;
+/// Most calls in one trace: each costs a search.
+const MOST_MERGED: usize = 32;
 /// Largest run of trace lines, inflated.
 const RUN_CAP: u64 = 1 << 20;
 /// Largest inflated leg.
@@ -80,26 +82,39 @@ pub(super) fn legs(historian: &mut Historian, filter: &HistoryFilter) -> Result<
     Ok(found.sorted())
 }
 
-/// All that is known of a call.
+/// All that is known of a call, and of those that were merged with it.
 pub(super) fn trace(historian: &mut Historian, call: &CallKey) -> Result<Trace, Fault> {
     let mut trace = Trace::default();
+    add_call(historian, call, &mut trace)?;
+    let mut read = vec![call.clone()];
+    while let Some(next) = trace.merged.iter().find(|other| !read.contains(other)).cloned()
+        && read.len() < MOST_MERGED
+    {
+        add_call(historian, &next, &mut trace)?;
+        read.push(next);
+    }
+    trace.merged = read.split_off(1);
+    tidy(&mut trace);
+    Ok(trace)
+}
+
+fn add_call(historian: &mut Historian, call: &CallKey, trace: &mut Trace) -> Result<(), Fault> {
     let token = Token::call(call);
     for day in historian.days.list()? {
         if !seek::may_hold(historian.days.directory(), &day, token) {
             continue;
         }
         if let Some(store) = historian.days.get(&day, false)? {
-            each_line(&store, call, |letter, json| add_line(&mut trace, letter, json))?;
+            each_line(&store, call, |letter, json| add_line(trace, letter, json))?;
         }
     }
     for (number, _) in historian.shared.pool.listed() {
         let _synced = historian.shared.synced();
         if let Ok(store) = historian.shared.pool.get(number) {
-            trace_generation(&store, call, &mut trace)?;
+            trace_generation(&store, call, trace)?;
         }
     }
-    tidy(&mut trace);
-    Ok(trace)
+    Ok(())
 }
 
 /// What a store is.
@@ -264,14 +279,21 @@ fn call_legs(store: &Store, call: &CallKey, found: &mut Found<'_>) -> Result<(),
 
 fn each_line(store: &Store, call: &CallKey, mut visit: impl FnMut(u8, &[u8])) -> Result<(), Fault> {
     store.scan(&runs_of(call), |_, payload| {
-        let run = payload.ok().and_then(|payload| inflate(&payload, RUN_CAP)).unwrap_or_default();
-        for line in run.split(|byte| *byte == b'\n') {
-            if let Some((letter, json)) = line.split_first() {
-                visit(*letter, json);
-            }
+        if let Ok(run) = payload {
+            run_lines(&run, &mut visit);
         }
         true
     })
+}
+
+/// The lines of a run, each as its letter and its JSON.
+pub(super) fn run_lines(run: &[u8], mut visit: impl FnMut(u8, &[u8])) {
+    let lines = inflate(run, RUN_CAP).unwrap_or_default();
+    for line in lines.split(|byte| *byte == b'\n') {
+        if let Some((letter, json)) = line.split_first() {
+            visit(*letter, json);
+        }
+    }
 }
 
 fn add_line(trace: &mut Trace, letter: u8, json: &[u8]) {
@@ -279,9 +301,14 @@ fn add_line(trace: &mut Trace, letter: u8, json: &[u8]) {
         b'm' => trace.messages.extend(serde_json::from_slice(json).ok()),
         b'u' => trace.updates.extend(serde_json::from_slice(json).ok()),
         b'd' => trace.cdrs.extend(serde_json::from_slice(json).ok()),
+        b'l' => add_merger(trace, serde_json::from_slice(json).ok()),
         b'e' => trace.deliveries.extend(serde_json::from_slice::<TraceDelivery>(json).ok()),
         _ => {}
     }
+}
+
+fn add_merger(trace: &mut Trace, merger: Option<Merger>) {
+    trace.merged.extend(merger.into_iter().flat_map(|merger| [merger.from, merger.into]));
 }
 
 fn trace_generation(store: &Store, call: &CallKey, trace: &mut Trace) -> Result<(), Fault> {
@@ -291,9 +318,10 @@ fn trace_generation(store: &Store, call: &CallKey, trace: &mut Trace) -> Result<
     store.scan(&key::records(number), |key, payload| {
         let (Some(kind), Ok(payload)) = (key.get(9), payload) else { return true };
         match *kind {
-            kind::MESSAGE => trace.messages.extend(pack::read(&payload)),
+            kind::MESSAGE => trace.messages.extend(pack::messages(&payload)),
             kind::UPDATE => trace.updates.extend(pack::read(&payload)),
             kind::CDR => trace.cdrs.extend(pack::read(&payload)),
+            kind::MERGER => add_merger(trace, pack::read(&payload)),
             kind::ENTRY => entries.extend(place_in(key).zip(StoredEntry::decode(&payload))),
             kind::OUTCOME => outcomes.extend(place_in(key).zip(serde_json::from_slice(&payload).ok())),
             _ => {}
@@ -304,10 +332,18 @@ fn trace_generation(store: &Store, call: &CallKey, trace: &mut Trace) -> Result<
     Ok(())
 }
 
-/// In order of time; what stands in a generation and already in the history counts once.
+/// In order of time; what stands in a generation and already in the history counts once, and so does
+/// what two calls have since they were merged.
 fn tidy(trace: &mut Trace) {
     trace.messages.sort_by_key(|message| message.at);
-    trace.messages.dedup();
+    let mut messages: Vec<TraceMessage> = Vec::with_capacity(trace.messages.len());
+    for message in std::mem::take(&mut trace.messages) {
+        let mut same_time = messages.iter().rev().take_while(|known| known.at == message.at);
+        if !same_time.any(|known| *known == message) {
+            messages.push(message);
+        }
+    }
+    trace.messages = messages;
     let mut seen = HashSet::new();
     trace.updates.retain(|update| seen.insert(update.id.clone()));
     trace.updates.sort_by_key(|update| update.at);

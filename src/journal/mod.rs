@@ -17,18 +17,21 @@ mod answer;
 mod archive;
 mod book;
 mod command;
+mod compact;
 mod due;
 mod encode;
 mod engine;
 mod format;
 mod head;
 mod history;
+mod kill_point;
 mod lookup;
 mod open;
 mod outbox;
 mod pack;
 mod pool;
 mod reopen;
+mod replay;
 mod salvage;
 mod schedule;
 mod seek;
@@ -44,6 +47,6 @@ mod writer;
 pub use store::Journal;
 pub use types::{
     Batch, Counters, DeadLetter, Delivery, DeliveryKey, HistoryFilter, JournalError, JournalOptions,
-    JournalStatus, LegRecord, Outgoing, Payload, Recovered, RouteId, RouteStatus, Settlement, Trace,
-    TraceDelivery, TraceMessage, Traced,
+    JournalStatus, LegRecord, Outgoing, Payload, Recovered, Replayed, RouteId, RouteStatus, Selection,
+    Settlement, Trace, TraceDelivery, TraceMessage, Traced,
 };

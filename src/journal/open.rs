@@ -15,6 +15,7 @@ use super::engine::{Fault, sync_directory};
 use super::format::FORMAT;
 use super::head;
 use super::history::{Days, Historian, Job};
+use super::kill_point::{KillPoint, reached};
 use super::shared::Shared;
 use super::types::{JournalError, JournalOptions, Recovered};
 use super::witness::{self, WitnessFile};
@@ -82,6 +83,7 @@ pub(super) fn open(options: JournalOptions) -> Result<(Opened, Recovered), Journ
     }
     writer.salvage_all().map_err(|(_, fault)| store_error(fault))?;
     let recovered = recovered(&mut writer, quarantined).map_err(store_error)?;
+    reached(KillPoint::Loaded);
     if recovered.lost > 0 {
         tracing::error!(records = recovered.lost, "records at the end of a generation are lost");
     }

@@ -9,7 +9,7 @@ use super::encode::{Entry, PreparedEntry, StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{Damaged, Pending, decode_before, encode_before, key, kind};
 use super::staged::Staged;
-use super::types::{DeadLetter, DeliveryKey, RouteId, Settlement};
+use super::types::{DeadLetter, DeliveryKey, Settlement};
 
 /// What workers hold now; it dies with the process.
 pub(super) type Leases = HashMap<DeliveryKey, Lease>;
@@ -94,6 +94,7 @@ pub(super) fn give_up(book: &mut Book, staged: &mut Staged, at: DeliveryKey, lea
     let counters = &mut book.count(staged, at.generation, route).counters;
     counters.leave();
     counters.dropped += 1;
+    book.skip_dropped(staged, route, "record damaged", 1);
 }
 
 /// Only what was tried stands in the schedule.
@@ -128,24 +129,15 @@ pub(super) fn pending(
     }))
 }
 
-/// Dead letters of a generation, oldest first, until there are `limit`.
+/// Visits the dead letters of a generation behind a place, in order, until `visit` answers false.
 pub(super) fn dead_letters(
     store: &Store,
-    route: Option<&RouteId>,
-    limit: usize,
-    into: &mut Vec<DeadLetter>,
+    after: Option<DeliveryKey>,
+    mut visit: impl FnMut(DeadLetter) -> bool,
 ) -> Result<(), Fault> {
-    store.scan(&[key::DEAD], |_, payload| {
-        if into.len() >= limit {
-            return false;
-        }
-        if let Some(letter) = payload.ok().and_then(|payload| read_letter(&payload))
-            && route.is_none_or(|route| *route == letter.route)
-            && into.iter().all(|known| known.key != letter.key)
-        {
-            into.push(letter);
-        }
-        true
+    let from = after.map_or_else(|| vec![key::DEAD], |at| [key::dead(at).as_slice(), &[0]].concat());
+    store.range(&from, &[key::DEAD + 1], |_, payload| {
+        payload.ok().and_then(|payload| read_letter(&payload)).is_none_or(&mut visit)
     })
 }
 

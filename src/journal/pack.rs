@@ -5,8 +5,13 @@
 
 use std::borrow::Cow;
 use std::io::{Read, Write};
+use std::sync::{Mutex, PoisonError};
 
+use flate2::{Compress, Compression, FlushCompress, Status};
+
+use super::compact;
 use super::format::PAYLOAD_CAP;
+use super::types::TraceMessage;
 
 const DEFLATED: u8 = 1;
 /// Shorter values are not worth the time.
@@ -19,9 +24,26 @@ pub(super) fn pack(json: Vec<u8>) -> Vec<u8> {
     if json.len() < WORTHWHILE {
         return json;
     }
-    let mut packed = vec![DEFLATED];
-    packed.extend_from_slice(&deflate(&json, 1));
-    if packed.len() < json.len() { packed } else { json }
+    // making a new one costs more than what it does
+    static DEFLATER: Mutex<Option<Compress>> = Mutex::new(None);
+    let mut deflater = DEFLATER.lock().unwrap_or_else(PoisonError::into_inner);
+    let deflater = deflater.get_or_insert_with(|| Compress::new(Compression::fast(), false));
+    deflater.reset();
+    let mut packed = Vec::with_capacity(json.len());
+    packed.push(DEFLATED);
+    // it fills the room there is, and no more
+    match deflater.compress_vec(&json, &mut packed, FlushCompress::Finish) {
+        Ok(Status::StreamEnd) if packed.len() < json.len() => packed,
+        Ok(_) | Err(_) => json,
+    }
+}
+
+/// The AMI messages of a record, in order.
+pub(super) fn messages(record: &[u8]) -> Vec<TraceMessage> {
+    match record.first() {
+        Some(&compact::COMPACT) => compact::read(record),
+        Some(_) | None => read(record).into_iter().collect(),
+    }
 }
 
 /// The JSON of a packed value; `None` where it cannot be inflated.

@@ -65,26 +65,13 @@ impl Writer {
                 count += 1;
             }
             if group.len() >= GROUP {
-                self.append_group(&std::mem::take(&mut group))?;
+                self.again(&std::mem::take(&mut group), crate::clock::now())?;
             }
         }
-        self.append_group(&group)?;
+        self.again(&group, crate::clock::now())?;
         let letters = found.letters.len();
         self.put_letters_back(found.letters)?;
         tracing::warn!(deliveries = count, letters, "salvaged from a damaged generation");
-        Ok(())
-    }
-
-    fn append_group(&mut self, group: &[PreparedEntry]) -> Result<(), (u64, Fault)> {
-        let head = self.head()?;
-        let number = self.book.head;
-        let mut staged = Staged::default();
-        let routes = self
-            .book
-            .append_entries(&mut staged, &head, group, crate::clock::now().0)
-            .map_err(|fault| (number, fault))?;
-        self.write(&mut staged)?;
-        routes.into_iter().for_each(|route| self.wake(route));
         Ok(())
     }
 

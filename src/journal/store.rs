@@ -12,7 +12,7 @@ use super::open;
 use super::shared::Shared;
 use super::types::{
     Batch, DeadLetter, Delivery, DeliveryKey, HistoryFilter, JournalError, JournalOptions, JournalStatus,
-    LegRecord, Recovered, RouteId, Settlement, Trace,
+    LegRecord, Recovered, RouteId, Selection, Settlement, Trace,
 };
 use crate::calls::{CallKey, Update};
 
@@ -138,12 +138,30 @@ impl Journal {
     /// # Errors
     /// When the store cannot be read.
     pub async fn dead(&self, route: Option<&RouteId>, limit: usize) -> Result<Vec<DeadLetter>, JournalError> {
-        let route = route.cloned();
-        self.ask(|reply| Command::Dead { route, limit, reply }).await
+        let what = Selection { route: route.cloned(), ..Selection::default() };
+        let mut letters = self.dead_where(&what, None, limit).await?;
+        letters.sort_by_key(|letter| (letter.died, letter.key));
+        Ok(letters)
     }
 
-    /// Makes deliveries of dead letters again, with their old ids, behind whatever their calls have
-    /// waiting. Answers how many there were.
+    /// Dead letters by route, id and when they were accepted, in order of their places, at most so
+    /// many; `after` is the last one of the page before.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn dead_where(
+        &self,
+        what: &Selection,
+        after: Option<DeliveryKey>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, JournalError> {
+        let what = what.clone();
+        self.ask(|reply| Command::Dead { what, after, limit, reply }).await
+    }
+
+    /// Makes deliveries of dead letters again, with their old ids and in the order given, behind
+    /// whatever their calls have waiting. Answers how many there were. The writer does nothing else
+    /// meanwhile: give at most a hundred or so at a time.
     ///
     /// # Errors
     /// When it is not on disk; some may have been put back.
@@ -169,6 +187,14 @@ impl Journal {
     /// # Errors
     /// When the writer has stopped.
     pub async fn round_trip(&self) -> Result<(), JournalError> {
+        self.ask(Command::RoundTrip).await.map(drop)
+    }
+
+    /// The error that keeps it from writing now, if any: for readiness.
+    ///
+    /// # Errors
+    /// When the writer has stopped.
+    pub async fn fault(&self) -> Result<Option<String>, JournalError> {
         self.ask(Command::RoundTrip).await
     }
 
@@ -180,19 +206,26 @@ impl Journal {
         self.ask(Command::Status).await
     }
 
+    /// The first day, UTC, of the history that is still there; `None` while there is no history.
+    pub fn held_since(&self) -> Option<String> {
+        let entries = std::fs::read_dir(self.shared.history()).ok()?;
+        let days = entries.flatten().filter(|entry| entry.path().is_dir());
+        days.filter_map(|entry| entry.file_name().into_string().ok()).min()
+    }
+
     /// Ends the threads once what waits is on disk; later calls answer `Closed`.
     pub async fn close(&self) {
         // closed already is closed
         let _ = self.ask(Command::Close).await;
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, JournalError> {
+    pub(super) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, JournalError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| JournalError::Closed)?;
         answer.await.map_err(|_| JournalError::Closed)?
     }
 
-    async fn ask_history<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, JournalError> {
+    pub(super) async fn ask_history<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, JournalError> {
         let _turn = self.questions.acquire().await.map_err(|_| JournalError::Closed)?;
         let (reply, answer) = oneshot::channel();
         self.jobs.send(job(reply)).map_err(|_| JournalError::Closed)?;

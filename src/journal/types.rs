@@ -7,7 +7,8 @@ use std::time::Duration;
 use parsers::{Cdr, Micros};
 use serde::{Deserialize, Serialize};
 
-use crate::calls::{CallKey, ObjectKey, Update, UpdateId};
+use crate::calls::{CONCEALED, CallKey, Merger, ObjectKey, Update, UpdateId};
+use crate::metrics::Histogram;
 
 /// A route's name, as configured.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,6 +28,8 @@ pub struct Batch {
     pub outbox: Vec<Outgoing>,
     /// The tracker's open objects that changed; `None`: gone.
     pub objects: Vec<(ObjectKey, Option<Vec<u8>>)>,
+    /// Calls that became one: the trace of each has both.
+    pub mergers: Vec<Merger>,
     /// Calls of which nothing is open any more.
     pub ended: Vec<CallKey>,
     /// Left out on purpose: route (or `""`), reason; counted.
@@ -41,7 +44,12 @@ impl Batch {
 
     /// Records it will make, about.
     pub fn records(&self) -> usize {
-        self.messages.len() + self.updates.len() + self.cdrs.len() + self.outbox.len() + self.objects.len()
+        self.messages.len()
+            + self.updates.len()
+            + self.cdrs.len()
+            + self.outbox.len()
+            + self.objects.len()
+            + self.mergers.len()
     }
 }
 
@@ -106,6 +114,27 @@ pub enum Payload {
         url: Option<String>,
     },
 }
+
+impl Payload {
+    /// For eyes and for the history: without the digit of a `call.dtmf`, which is for its receiver
+    /// alone. Says whether there was one.
+    pub fn conceal(&mut self) -> bool {
+        let Self::Webhook { event, body } = self else { return false };
+        if event != "call.dtmf" {
+            return false;
+        }
+        // within a text a quote follows a backslash, so this is the attribute
+        if let Some(start) = body.rfind(DIGIT).map(|at| at + DIGIT.len())
+            && let Some(length) = body[start..].find('"')
+        {
+            body.replace_range(start..start + length, CONCEALED.encode_utf8(&mut [0; 4]));
+        }
+        true
+    }
+}
+
+/// Before a digit in a webhook's body.
+const DIGIT: &str = r#","digit":""#;
 
 /// Where a delivery stands in the outbox: generation and sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -179,6 +208,18 @@ pub enum Settlement {
     },
     /// Given back untouched: the route paused or the agent stops.
     Released,
+}
+
+impl Settlement {
+    /// Without what the receiver answered: some say back what they got.
+    pub(super) fn conceal(&mut self) {
+        match self {
+            Self::Delivered { answer, .. } | Self::Dead { answer, .. } | Self::Refused { answer, .. } => {
+                answer.clear();
+            }
+            Self::Retry { .. } | Self::Released => {}
+        }
+    }
 }
 
 /// A delivery given up.
@@ -259,6 +300,12 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// accepted - (delivered + pending + dead + refused + dropped): 0, or something is wrong.
+    pub fn difference(&self) -> i128 {
+        let settled = [self.delivered, self.pending, self.dead, self.refused, self.dropped];
+        i128::from(self.accepted) - settled.into_iter().map(i128::from).sum::<i128>()
+    }
+
     /// One that waited is settled. Counters that a damaged file set back may not know of it: it was
     /// accepted all the same, and the line holds.
     pub(super) fn leave(&mut self) {
@@ -281,6 +328,9 @@ pub struct RouteStatus {
     pub oldest: Option<Micros>,
     /// Left out on purpose, by reason.
     pub skipped: Vec<(String, u64)>,
+    /// What was accepted and then given up, by reason: `counters.dropped` in its parts.
+    #[serde(default)]
+    pub dropped: Vec<(String, u64)>,
 }
 
 /// The journal as a whole.
@@ -307,6 +357,15 @@ pub struct JournalStatus {
     pub commit_p50: u64,
     /// Their 99th percentile, microseconds.
     pub commit_p99: u64,
+    /// Times of all commits since the start.
+    #[serde(default)]
+    pub commit_times: Histogram,
+    /// Calls of which a leg is live.
+    #[serde(default)]
+    pub live_calls: u64,
+    /// Live legs.
+    #[serde(default)]
+    pub live_legs: u64,
     /// Each route.
     pub routes: Vec<RouteStatus>,
     /// The error that keeps it from writing now, if any.
@@ -332,6 +391,41 @@ pub struct HistoryFilter {
     pub limit: usize,
 }
 
+/// Which deliveries: all that is given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Selection {
+    /// Accepted at or after.
+    pub from: Option<Micros>,
+    /// Accepted before.
+    pub to: Option<Micros>,
+    /// Of this route.
+    pub route: Option<RouteId>,
+    /// With this id.
+    pub id: Option<UpdateId>,
+}
+
+impl Selection {
+    /// Whether a delivery is meant.
+    pub fn matches(&self, route: &RouteId, id: &UpdateId, accepted: Micros) -> bool {
+        self.from.is_none_or(|from| accepted >= from)
+            && self.to.is_none_or(|to| accepted < to)
+            && self.route.as_ref().is_none_or(|wanted| wanted == route)
+            && self.id.as_ref().is_none_or(|wanted| wanted == id)
+    }
+}
+
+/// What a replay sends again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    /// Deliveries that had been made, refused or dropped.
+    pub settled: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Matched but left alone: they wait still.
+    pub waiting: u64,
+}
+
 /// A leg as it stands or ended: the last update of it.
 pub type LegRecord = Update;
 
@@ -346,6 +440,9 @@ pub struct Trace {
     pub cdrs: Vec<Cdr>,
     /// Deliveries with their answers.
     pub deliveries: Vec<TraceDelivery>,
+    /// Calls that were merged with this one, whose part is in the lists above.
+    #[serde(default)]
+    pub merged: Vec<CallKey>,
 }
 
 /// A delivery in a trace.

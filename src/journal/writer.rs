@@ -17,6 +17,7 @@ use super::engine::{Fault, Store};
 use super::format::key;
 use super::head::{self, Loaded};
 use super::history::Job;
+use super::kill_point::{KillPoint, reached};
 use super::open::Lock;
 use super::outbox::{self, Leases, Settled};
 use super::reopen::BACKOFF;
@@ -26,6 +27,7 @@ use super::staged::Staged;
 use super::types::{DeliveryKey, JournalError, JournalOptions, Settlement};
 use super::witness::{Witness, WitnessFile};
 use crate::calls::{CallKey, Update};
+use crate::metrics::{Histogram, buckets};
 
 /// A group is closed at so many records …
 const GROUP_RECORDS: usize = 256;
@@ -54,6 +56,7 @@ pub(super) struct Writer {
     pub(super) commits: u64,
     /// The last commits, microseconds, oldest overwritten.
     pub(super) times: Vec<u64>,
+    pub(super) commit_times: Histogram,
     /// Why nothing can be written now.
     pub(super) fault: Option<String>,
     pub(super) retry_at: Instant,
@@ -104,6 +107,7 @@ impl Writer {
             history,
             commits: 0,
             times: Vec::new(),
+            commit_times: Histogram::default(),
             fault: None,
             retry_at: Instant::now(),
             backoff: BACKOFF.0,
@@ -196,6 +200,8 @@ impl Writer {
             | Command::Objects(_)
             | Command::Note(..)
             | Command::Dead { .. }
+            | Command::DeadMarks(..)
+            | Command::Again(..)
             | Command::DeadRetry { .. }
             | Command::DeadDrop { .. }
             | Command::Status(_)
@@ -291,14 +297,22 @@ impl Writer {
         {
             let _hidden = self.shared.hide();
             for (generation, store, batch) in opened {
-                store.apply(batch).and_then(|()| store.sync()).map_err(|fault| (generation, fault))?;
+                let synced = || {
+                    reached(KillPoint::BeforeWrite);
+                    store.apply(batch)?;
+                    reached(KillPoint::Written);
+                    store.sync()
+                };
+                synced().map_err(|fault| (generation, fault))?;
             }
         }
+        reached(KillPoint::Synced);
         self.backoff = BACKOFF.0;
         let witness = Witness { generation: self.book.head, sequence: self.book.next.sequence };
         if let Err(error) = self.witness.write(witness) {
             tracing::warn!(%error, "cannot write the witness file");
         }
+        reached(KillPoint::Witnessed);
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let slot = usize::try_from(self.commits % TIMES as u64).unwrap_or(0);
         match self.times.get_mut(slot) {
@@ -306,6 +320,7 @@ impl Writer {
             None => self.times.push(micros),
         }
         self.commits += 1;
+        self.commit_times.observe(buckets::QUICK, micros);
         Ok(())
     }
 

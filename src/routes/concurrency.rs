@@ -42,6 +42,15 @@ impl Concurrency {
         }
     }
 
+    /// Another number is configured. What the receiver could not bear before it may bear no better
+    /// now, so only a limit that was at the top goes up at once.
+    pub fn configured(&mut self, most: usize) {
+        let was_full = self.limit() == self.most;
+        let afresh = Self::new(most);
+        let limit = if was_full { afresh.limit } else { self.limit.min(afresh.limit) };
+        *self = Self { limit, halved: self.halved, ..afresh };
+    }
+
     /// The receiver was away and is back: carefully.
     pub fn afresh(&mut self) {
         self.limit = 1.0;
@@ -66,6 +75,18 @@ mod tests {
             concurrency.overloaded(Micros(100 * n + 100), Micros(100 * n + 150));
         }
         assert_eq!(concurrency.limit(), 1);
+    }
+
+    #[test]
+    fn another_number_counts_at_once_and_hurries_nobody() {
+        let mut concurrency = Concurrency::new(4);
+        concurrency.configured(8);
+        assert_eq!(concurrency.limit(), 8);
+        concurrency.overloaded(Micros(0), Micros(1));
+        concurrency.configured(16);
+        assert_eq!(concurrency.limit(), 4, "it is still careful");
+        concurrency.configured(2);
+        assert_eq!(concurrency.limit(), 2);
     }
 
     #[test]

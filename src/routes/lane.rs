@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::breaker::{Breaker, BreakerState};
 use super::concurrency::Concurrency;
-use super::health::{Paused, RouteHealth};
+use super::health::{Failing, Paused, RouteHealth};
 use super::retry::{Facts, Pause, Policy, Verdict, decide, jittered, retry_after};
 use crate::journal::Settlement;
+use crate::metrics::buckets;
 use crate::sinks::{Class, Outcome};
 
 /// A receiver that asks for time gets at most so much for the whole route; one delivery may wait
@@ -25,6 +26,8 @@ pub struct Lane {
     policy: Policy,
     breaker: Breaker,
     paused: Option<Paused>,
+    /// Set while the breaker is not closed.
+    failing: Option<Failing>,
     /// Earlier paused times, oldest first.
     pauses: Vec<(Micros, Micros)>,
     concurrency: Concurrency,
@@ -73,6 +76,8 @@ struct Stored {
     #[serde(default)]
     paused: Option<Paused>,
     #[serde(default)]
+    failing: Option<Failing>,
+    #[serde(default)]
     pauses: Vec<(Micros, Micros)>,
 }
 
@@ -86,6 +91,7 @@ impl Lane {
         Self {
             breaker: stored.breaker.restored(now),
             paused,
+            failing: stored.failing,
             pauses: stored.pauses.into_iter().take(MOST_PAUSES).collect(),
             concurrency,
             policy,
@@ -105,6 +111,7 @@ impl Lane {
         serde_json::to_vec(&Stored {
             breaker: self.breaker.clone(),
             paused: self.paused.clone(),
+            failing: self.failing.clone(),
             pauses: self.pauses.clone(),
         })
         .ok()
@@ -115,6 +122,7 @@ impl Lane {
         RouteHealth {
             paused: self.paused.clone(),
             breaker: self.breaker.state(),
+            failing: self.failing.clone(),
             concurrency: self.concurrency.limit(),
             ..self.health.clone()
         }
@@ -211,11 +219,33 @@ impl Lane {
         }
     }
 
+    /// The configuration was read again: somebody acted, so a paused route asks again at once.
+    pub fn asked_again(&mut self, now: Micros) {
+        if let Some(paused) = &mut self.paused {
+            paused.probe = Some(now);
+        }
+    }
+
+    /// Another configuration. What was learned of the receiver holds no longer: it may be another.
+    pub fn reconfigured(&mut self, policy: Policy, now: Micros) {
+        self.concurrency.configured(policy.concurrency);
+        self.policy = policy;
+        self.hold = Micros(i64::MIN);
+        self.next_slot = Micros(i64::MIN);
+        if self.breaker.state() != BreakerState::Closed {
+            self.breaker = Breaker::default();
+            self.concurrency.afresh();
+            self.changed = true;
+        }
+        self.asked_again(now);
+    }
+
     /// Holds everything.
     pub fn pause(&mut self, pause: Pause, now: Micros) {
         let since = self.paused.as_ref().map_or(now, |paused| paused.since);
         let remedy = pause.remedy.to_owned();
-        self.paused = Some(Paused { since, why: pause.why, remedy, probe: pause.probe });
+        let reason = pause.reason.to_owned();
+        self.paused = Some(Paused { since, reason, why: pause.why, remedy, probe: pause.probe });
         self.changed = true;
     }
 
@@ -277,6 +307,10 @@ impl Lane {
             self.changed = true;
             if after == BreakerState::Closed {
                 self.concurrency.afresh();
+                self.failing = None;
+            } else {
+                let since = self.failing.as_ref().map_or(now, |failing| failing.since);
+                self.failing = Some(Failing { since, why: outcome.why.clone() });
             }
         }
     }
@@ -301,7 +335,13 @@ impl Lane {
         });
         let unreadable = outcome.class == Class::Unreadable;
         self.health.unreadable = if unreadable { self.health.unreadable.saturating_add(1) } else { 0 };
+        let since_accepted = |at: Micros| u64::try_from(at.0.saturating_sub(attempt.accepted.0)).unwrap_or(0);
+        if attempt.attempts == 0 && !attempt.probe {
+            self.health.first_request.observe(buckets::PATIENT, since_accepted(attempt.started));
+        }
         if matches!(outcome.class, Class::Delivered | Class::Duplicate) {
+            self.health.latency.observe(buckets::PATIENT, since_accepted(now));
+            self.health.minute.add(1, now);
             self.health.last_success = Some(now);
         } else {
             self.health.last_error = Some((now, outcome.why.clone()));
@@ -487,6 +527,25 @@ mod tests {
         let again = Lane::new(policy(), stored.as_deref(), at(101));
         assert_eq!(again.take(0, at(101)), Take::Wait(Some(at(105))));
         assert_eq!(Lane::new(policy(), Some(b"rubbish"), at(101)).take(0, at(101)), Take::UpTo(4));
+    }
+
+    #[test]
+    fn another_configuration_asks_a_paused_or_failing_receiver_at_once() {
+        let mut lane = lane();
+        attempt(&mut lane, Class::Gone, 0, 10);
+        assert_eq!(lane.take(0, at(1000)), Take::Wait(None));
+        lane.asked_again(at(1000));
+        assert_eq!(lane.take(0, at(1000)), Take::Probe);
+        attempt(&mut lane, Class::Delivered, 0, 1000);
+        for _ in 0..5 {
+            attempt(&mut lane, Class::Unreachable, 0, 1000);
+        }
+        assert_eq!(lane.take(0, at(1001)), Take::Wait(Some(at(1005))));
+        lane.reconfigured(Policy { concurrency: 2, ..policy() }, at(1001));
+        assert_eq!(lane.take(0, at(1001)), Take::UpTo(1), "carefully at first");
+        // what was out under the old configuration may still fail
+        lane.started(false, at(1001));
+        assert!(matches!(attempt(&mut lane, Class::Unreachable, 0, 1002), Settlement::Retry { .. }));
     }
 
     #[test]

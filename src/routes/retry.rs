@@ -71,6 +71,8 @@ pub enum Verdict {
 /// Why a route holds everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pause {
+    /// In a word, for metrics: the class of answer, or `unverified`.
+    pub reason: &'static str,
     /// What happened.
     pub why: String,
     /// What to do about it.
@@ -201,7 +203,7 @@ fn pause(outcome: &Outcome, now: Micros) -> Pause {
         _ => "correct url, token or credentials; `callpost check` shows what the receiver says",
     };
     let probe = (outcome.class != Class::Gone).then(|| now.plus_millis(PROBE_EVERY * 1000));
-    Pause { why: outcome.why.clone(), remedy, probe }
+    Pause { reason: outcome.class.as_str(), why: outcome.why.clone(), remedy, probe }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::creates::Creates;
 use super::retry::Policy;
+use super::worker::WorkerSetup;
 use crate::calls::{CdrGroup, Update};
 use crate::cdr::fold;
 use crate::config::{self, Config, Pbx};
@@ -115,6 +116,16 @@ impl Route {
             concurrency: delivery.concurrency.max(1),
             rate: delivery.rate,
             zone: self.pbx.timezone.clone(),
+        }
+    }
+
+    /// What its worker needs.
+    pub fn setup(&self) -> WorkerSetup {
+        WorkerSetup {
+            pbx: self.pbx.name.clone(),
+            sink: Arc::new(self.sink()),
+            verify: self.must_verify().cloned(),
+            policy: self.policy(),
         }
     }
 

@@ -23,7 +23,6 @@ use super::retry::{Pause, Policy, jittered, was_refused};
 use super::route::Route;
 use crate::calls::UpdateId;
 use crate::clock;
-use crate::config::Config;
 use crate::hex::hex;
 use crate::journal::{Delivery, DeliveryKey, Journal, JournalError, RouteId, Settlement};
 use crate::sinks::{Class, Outcome, Sink, test_body};
@@ -35,22 +34,59 @@ const JOURNAL_WAIT: Duration = Duration::from_secs(1);
 const JOURNAL_LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// What the journal calls due but does not hand out is not asked for again sooner, milliseconds.
 const SOONEST_LOOK: i64 = 50;
+/// A receiver has so long to take the new secret.
+const OVERLAP: i64 = 24 * 3600 * Micros::SECOND;
 /// Test events: seconds to the second one, doubling.
 const VERIFY_WAIT: i64 = 5;
 const VERIFY_LONGEST_WAIT: i64 = 300;
+/// Why a route waits that has not answered a test event, in a word.
+const UNVERIFIED: &str = "unverified";
 /// Answers in a row that are not NiMbox's before somebody is told.
 const UNREADABLE_ALARM: u64 = 3;
 
 /// Runs one route until told to stop.
 pub struct Worker {
     route: RouteId,
-    pbx: String,
-    sink: Arc<Sink>,
-    verify: Option<url::Url>,
-    policy: Policy,
+    setup: Arc<WorkerSetup>,
+    orders: watch::Receiver<Orders>,
     journal: Journal,
     clock: Clock,
     health: watch::Sender<RouteHealth>,
+}
+
+/// What a worker delivers by.
+pub struct WorkerSetup {
+    /// `pbx.name`.
+    pub pbx: String,
+    /// Where to.
+    pub sink: Arc<Sink>,
+    /// The URL that must answer a test event first.
+    pub verify: Option<url::Url>,
+    /// How patiently.
+    pub policy: Policy,
+}
+
+/// What a worker is to do from now on. Each time it is sent somebody has acted.
+#[derive(Clone, Debug)]
+pub struct Orders {
+    /// `None`: there is no such sink any more, or it is not enabled; what waits for it is held.
+    pub setup: Option<Arc<WorkerSetup>>,
+}
+
+impl fmt::Debug for WorkerSetup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // the URL may be secret
+        f.debug_struct("WorkerSetup").field("sink", &self.sink).finish_non_exhaustive()
+    }
+}
+
+/// Why a worker does not deliver any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// The agent stops.
+    Stopped,
+    /// There are other orders.
+    Ordered,
 }
 
 type Flights = FuturesUnordered<Pin<Box<dyn Future<Output = Step> + Send>>>;
@@ -68,20 +104,17 @@ impl fmt::Debug for Worker {
 }
 
 impl Worker {
-    /// A worker for this route, and where it tells how it fares.
-    pub fn new(route: &Route, config: &Config, journal: Journal) -> (Self, watch::Receiver<RouteHealth>) {
-        let (health, told) = watch::channel(RouteHealth::default());
-        let worker = Self {
-            route: route.id.clone(),
-            pbx: config.pbx.name.clone(),
-            sink: Arc::new(route.sink()),
-            verify: route.must_verify().cloned(),
-            policy: route.policy(),
-            journal,
-            clock: Clock::new(),
-            health,
-        };
-        (worker, told)
+    /// A worker for this route, where it is told otherwise, and where it tells how it fares.
+    pub fn new(
+        route: &Route,
+        journal: Journal,
+    ) -> (Self, watch::Sender<Orders>, watch::Receiver<RouteHealth>) {
+        let setup = Arc::new(route.setup());
+        let (orders, told) = watch::channel(Orders { setup: Some(Arc::clone(&setup)) });
+        let (health, tells) = watch::channel(RouteHealth::default());
+        let worker =
+            Self { route: route.id.clone(), setup, orders: told, journal, clock: Clock::new(), health };
+        (worker, orders, tells)
     }
 
     /// Delivers until told to stop; then lets what is under way end, for 5 s, and gives back the
@@ -90,16 +123,87 @@ impl Worker {
         let name = self.note_name("lane");
         let stored = self.journal.note(&name).await.ok().flatten();
         let now = self.clock.now();
-        let mut lane = Lane::new(self.policy.clone(), stored.as_deref(), now);
-        if !self.verified(&mut lane, &stop).await {
-            return;
+        let mut lane = Lane::new(self.setup.policy.clone(), stored.as_deref(), now);
+        let mut told = false;
+        loop {
+            let left = if !self.follow(&mut lane) {
+                self.hold(&stop).await
+            } else {
+                self.rotate().await;
+                match self.verified(&mut lane, &stop).await {
+                    Ok(()) => {
+                        if !std::mem::replace(&mut told, true) {
+                            info!(route = %self.route.0, host = self.setup.sink.host(), "route delivers");
+                        }
+                        self.deliver(&mut lane, &stop).await
+                    }
+                    Err(left) => left,
+                }
+            };
+            match left {
+                Left::Stopped => break,
+                Left::Ordered => {}
+            }
         }
-        info!(route = %self.route.0, host = self.sink.host(), "route delivers");
-        self.deliver(&mut lane, &stop).await;
         debug!(route = %self.route.0, "route stopped");
     }
 
-    async fn deliver(&mut self, lane: &mut Lane, stop: &CancellationToken) {
+    /// Takes the latest orders; false when there is nothing to deliver to.
+    fn follow(&mut self, lane: &mut Lane) -> bool {
+        let setup = self.orders.borrow_and_update().setup.clone();
+        let Some(setup) = setup else { return false };
+        let now = self.clock.now();
+        if Arc::ptr_eq(&setup, &self.setup) {
+            lane.asked_again(now);
+        } else {
+            lane.reconfigured(setup.policy.clone(), now);
+            info!(route = %self.route.0, host = setup.sink.host(), "route delivers by another configuration");
+            self.setup = setup;
+        }
+        true
+    }
+
+    /// Whether the latest orders can be followed while requests are under way.
+    fn goes_on(&self) -> bool {
+        let orders = self.orders.borrow();
+        let Some(setup) = &orders.setup else { return false };
+        setup.verify.is_none() || setup.verify == self.setup.verify
+    }
+
+    /// The previous secret signs for [`OVERLAP`] from when it was first seen as such.
+    async fn rotate(&mut self) {
+        let Sink::Webhook(sink) = &*self.setup.sink else { return };
+        let Some(key) = sink.previous_key() else { return };
+        let name = self.note_name("rotation");
+        let stored = self.journal.note(&name).await.ok().flatten();
+        let stored: Option<(String, Micros)> = stored.and_then(|text| serde_json::from_slice(&text).ok());
+        let now = self.clock.now();
+        let since = match stored {
+            Some((known, since)) if known == key => since,
+            _ => {
+                let note = serde_json::to_vec(&(key, now)).ok();
+                if let Err(error) = self.journal.set_note(&name, note).await {
+                    debug!(route = %self.route.0, %error, "cannot keep since when the secret is rotated");
+                }
+                now
+            }
+        };
+        let until = Micros(since.0.saturating_add(OVERLAP));
+        sink.end_previous_at(until);
+        if until <= now {
+            warn!(route = %self.route.0, "secret_previous signs no more since 24 hours after it was given; remove it");
+        }
+    }
+
+    async fn hold(&mut self, stop: &CancellationToken) -> Left {
+        info!(route = %self.route.0, "no such sink is configured and enabled, what waits for it is held");
+        tokio::select! {
+            () = stop.cancelled() => Left::Stopped,
+            () = ordered(&mut self.orders) => Left::Ordered,
+        }
+    }
+
+    async fn deliver(&mut self, lane: &mut Lane, stop: &CancellationToken) -> Left {
         let mut flights: Flights = FuturesUnordered::new();
         let mut out: HashMap<DeliveryKey, bool> = HashMap::new();
         let mut journal_wait = JOURNAL_WAIT;
@@ -139,12 +243,43 @@ impl Worker {
             self.publish(lane).await;
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = ordered(&mut self.orders) => {
+                    if !self.goes_on() {
+                        return self.drain(lane, flights, out, stop).await;
+                    }
+                    // requests under way keep the sink that they began with
+                    self.follow(lane);
+                    self.rotate().await;
+                }
                 Some(step) = flights.next() => self.step(lane, &mut flights, &mut out, step, stop),
                 () = self.journal.wait_for_work(&self.route), if idle => {}
                 () = sleep(self.clock.until(wake)), if wake.is_some() => {}
             }
         }
         self.finish(lane, flights, out).await;
+        Left::Stopped
+    }
+
+    /// Nothing new goes out; what is under way ends, however long its timeout lets it.
+    async fn drain(
+        &mut self,
+        lane: &mut Lane,
+        mut flights: Flights,
+        mut out: HashMap<DeliveryKey, bool>,
+        stop: &CancellationToken,
+    ) -> Left {
+        loop {
+            self.publish(lane).await;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                step = flights.next() => match step {
+                    Some(step) => self.step(lane, &mut flights, &mut out, step, stop),
+                    None => return Left::Ordered,
+                },
+            }
+        }
+        self.finish(lane, flights, out).await;
+        Left::Stopped
     }
 
     /// Nothing new goes out; what is under way may end.
@@ -207,7 +342,7 @@ impl Worker {
             probe,
             started,
         };
-        let sink = Arc::clone(&self.sink);
+        let sink = Arc::clone(&self.setup.sink);
         Box::pin(async move {
             let outcome = sink.send(&delivery).await;
             Step::Answered(Box::new((delivery, attempt, outcome)))
@@ -238,7 +373,7 @@ impl Worker {
         settlement: &Settlement,
     ) {
         let route = &*self.route.0;
-        let host = self.sink.host();
+        let host = self.setup.sink.host();
         debug!(
             route,
             id = %delivery.id.0,
@@ -283,19 +418,20 @@ impl Worker {
     }
 
     /// Posts test events until one is answered, unless this URL answered one before.
-    /// False: told to stop first.
-    async fn verified(&mut self, lane: &mut Lane, stop: &CancellationToken) -> bool {
-        let (Some(url), Sink::Webhook(sink)) = (&self.verify, &*self.sink) else { return true };
-        let (route, host) = (&*self.route.0, sink.host());
+    async fn verified(&mut self, lane: &mut Lane, stop: &CancellationToken) -> Result<(), Left> {
+        let setup = Arc::clone(&self.setup);
+        let (Some(url), Sink::Webhook(sink)) = (&setup.verify, &*setup.sink) else { return Ok(()) };
+        let route = self.route.clone();
+        let (route, host) = (&*route.0, sink.host());
         let name = self.note_name("verified");
         // the URL itself may be secret
         let fingerprint = hex(&Sha256::digest(url.as_str().as_bytes()));
         let known = self.journal.note(&name).await.ok().flatten();
         if known.as_deref() == Some(fingerprint.as_bytes()) {
-            return true;
+            return Ok(());
         }
         let first = self.clock.now();
-        let id = test_id(&self.pbx, route, first);
+        let id = test_id(&setup.pbx, route, first);
         let body = test_body(&id, first);
         let mut wait = VERIFY_WAIT;
         let mut why = "the receiver has not answered the test event yet".to_owned();
@@ -303,10 +439,11 @@ impl Worker {
             let now = self.clock.now();
             let next = Micros(now.0.saturating_add(jittered(wait * Micros::SECOND, chance())));
             let remedy = "make the receiver answer a POST at this URL with 2xx, or set verify = false; `callpost check` shows the address to admit";
-            lane.pause(Pause { why: why.clone(), remedy, probe: Some(next) }, now);
+            lane.pause(Pause { reason: UNVERIFIED, why: why.clone(), remedy, probe: Some(next) }, now);
             self.publish(lane).await;
             let outcome = tokio::select! {
-                () = stop.cancelled() => return false,
+                () = stop.cancelled() => return Err(Left::Stopped),
+                () = ordered(&mut self.orders) => return Err(Left::Ordered),
                 outcome = sink.post(&id, None, &body) => outcome,
             };
             if outcome.class == Class::Delivered {
@@ -316,15 +453,16 @@ impl Worker {
                 lane.resume(self.clock.now());
                 self.publish(lane).await;
                 info!(route, host, "webhook verified by a test event");
-                return true;
+                return Ok(());
             }
             warn!(route, host, why = outcome.why, "test event not accepted, the route waits");
             why = format!("the receiver did not accept the test event: {}", outcome.why);
-            lane.pause(Pause { why: why.clone(), remedy, probe: Some(next) }, now);
+            lane.pause(Pause { reason: UNVERIFIED, why: why.clone(), remedy, probe: Some(next) }, now);
             self.publish(lane).await;
             wait = (wait * 2).min(VERIFY_LONGEST_WAIT);
             tokio::select! {
-                () = stop.cancelled() => return false,
+                () = stop.cancelled() => return Err(Left::Stopped),
+                () = ordered(&mut self.orders) => return Err(Left::Ordered),
                 () = sleep(self.clock.until(Some(next))) => {}
             }
         }
@@ -332,6 +470,13 @@ impl Worker {
 
     fn note_name(&self, what: &str) -> String {
         format!("route/{}/{what}", self.route.0)
+    }
+}
+
+/// Waits for other orders; for ever where nobody gives any.
+async fn ordered(orders: &mut watch::Receiver<Orders>) {
+    if orders.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -5,8 +5,8 @@ use parsers::Micros;
 use serde::Serialize;
 
 use crate::calls::{
-    CallKey, Context, Direction, EventName, LegState, LegUpdate, Party, SmsUpdate, TerminatedBy, Update,
-    UpdateBody, UpdateId,
+    CONCEALED, CallKey, Context, Direction, EventName, LegState, LegUpdate, Party, SmsUpdate, TerminatedBy,
+    Update, UpdateBody, UpdateId,
 };
 use crate::config::Webhook;
 
@@ -151,7 +151,7 @@ fn leg_body(update: &Update, leg: &LegUpdate, event: &str, mask: bool) -> String
             info: cut(&leg.info, most),
             terminated_by: terminated_by(leg),
             parent_id: leg.parent_id,
-            digit: leg.digit.map(|(digit, _)| if mask { '*' } else { digit }),
+            digit: leg.digit.map(|(digit, _)| if mask { CONCEALED } else { digit }),
             digit_by: leg.digit.map(|(_, side)| side),
         })
     })

@@ -21,7 +21,8 @@ use crate::tls::{TlsSettings, client_config};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// More of an answer than this says nothing that we would act on.
 const MAX_ANSWER: usize = 16 * 1024;
-/// Headers above this are refused over HTTP/2; hyper bounds HTTP/1 by itself (about 400 KiB).
+/// Headers above this are refused: over HTTP/2 while they come, over HTTP/1 once hyper has read them,
+/// which it does up to about 400 KiB.
 const MAX_HEADERS: u32 = 16 * 1024;
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -127,6 +128,10 @@ impl Http {
             Ok(Err(error)) => return Err(failure(error)),
             Err(_) => return Err(Failure::Unreachable("no answer within the timeout".to_owned())),
         };
+        let headers = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+        if headers.sum::<usize>() > MAX_HEADERS as usize {
+            return Err(Failure::Unreachable("the answer's headers are longer than 16 KiB".to_owned()));
+        }
         let status = response.status().as_u16();
         let retry_after =
             response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);

@@ -1,22 +1,47 @@
 //! Webhooks: VoIPstudio's JSON by POST, signed by Standard Webhooks.
 
 use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
 
+use parsers::Micros;
 use reqwest::header::CONTENT_TYPE;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest, Sha256};
 
 use super::http::Http;
 use super::signature::{self, KeyError, SigningKey};
 use super::sink::{Class, Kind, Outcome, classify};
 use crate::calls::UpdateId;
 use crate::config::Webhook;
+use crate::hex::hex;
 
 /// One receiver.
 pub struct WebhookSink {
     http: Http,
     url: url::Url,
-    /// The current secret, then the previous one.
-    keys: Result<Vec<SigningKey>, KeyError>,
+    keys: Result<Keys, KeyError>,
+    /// Until when the previous secret signs too, microseconds since 1970.
+    previous_until: AtomicI64,
+}
+
+struct Keys {
+    current: Option<SigningKey>,
+    /// With a name that tells it from others and does not tell what it is.
+    previous: Option<(SigningKey, String)>,
+}
+
+impl Keys {
+    fn new(config: &Webhook) -> Result<Self, KeyError> {
+        let parse = |secret: &SecretString| SigningKey::parse(secret.expose_secret());
+        let name = |secret: &SecretString| hex(&Sha256::digest(secret.expose_secret().as_bytes())[..8]);
+        Ok(Self {
+            current: config.secret.as_ref().map(parse).transpose()?,
+            previous: match &config.secret_previous {
+                Some(secret) => Some((parse(secret)?, name(secret))),
+                None => None,
+            },
+        })
+    }
 }
 
 impl fmt::Debug for WebhookSink {
@@ -30,12 +55,28 @@ impl WebhookSink {
     /// From the configuration; nothing is connected yet. A secret that is none shows at each send.
     pub fn new(config: &Webhook) -> Self {
         let client = config.client_cert_file.clone().zip(config.client_key_file.clone());
-        let secrets = [&config.secret, &config.secret_previous];
         Self {
             http: Http::for_webhook(config.delivery.clone(), client),
             url: config.delivery.url.clone(),
-            keys: secrets.into_iter().flatten().map(|s| SigningKey::parse(s.expose_secret())).collect(),
+            keys: Keys::new(config),
+            previous_until: AtomicI64::new(i64::MAX),
         }
+    }
+
+    /// What `secret_previous` is remembered by, where there is one.
+    pub fn previous_key(&self) -> Option<&str> {
+        let (_, name) = self.keys.as_ref().ok()?.previous.as_ref()?;
+        Some(name)
+    }
+
+    /// From then on the previous secret signs no more.
+    pub fn end_previous_at(&self, at: Micros) {
+        self.previous_until.store(at.0, Ordering::Relaxed);
+    }
+
+    /// What the receiver verifies `v1a` signatures by.
+    pub fn public_key(&self) -> Option<String> {
+        self.keys.as_ref().ok()?.current.as_ref()?.public()
     }
 
     /// Host and port, for logs.
@@ -64,7 +105,11 @@ impl WebhookSink {
                 };
             }
         };
-        let timestamp = crate::clock::now().secs();
+        let now = crate::clock::now();
+        let timestamp = now.secs();
+        let rotating = now.0 < self.previous_until.load(Ordering::Relaxed);
+        let previous = keys.previous.as_ref().filter(|_| rotating).map(|(key, _)| key);
+        let keys: Vec<&SigningKey> = keys.current.iter().chain(previous).collect();
         let exchange = self
             .http
             .exchange(|client| {

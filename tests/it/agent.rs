@@ -23,6 +23,15 @@ pub struct Agent {
 impl Agent {
     /// Starts it with this configuration; journal, socket and log go into `directory`.
     pub fn start(directory: &Path, config: &str) -> Self {
+        Self::launch(directory, config, &["--verbose"])
+    }
+
+    /// The same without a log of every delivery.
+    pub fn start_quietly(directory: &Path, config: &str) -> Self {
+        Self::launch(directory, config, &[])
+    }
+
+    fn launch(directory: &Path, config: &str, options: &[&str]) -> Self {
         let file = directory.join("callpost.toml");
         std::fs::write(&file, config).unwrap();
         // The configuration holds secrets: others may not read it.
@@ -30,7 +39,8 @@ impl Agent {
         let log = directory.join("log");
         let output = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_callpost"))
-            .args(["--verbose", "--config"])
+            .args(options)
+            .arg("--config")
             .arg(&file)
             .arg("run")
             // The tests' own variables are no keys of the configuration.

@@ -153,7 +153,8 @@ fn start_with(config: config::Ami) -> Agent {
     let (hub, feed) = ami::feed();
     let watch = hub.watch();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(hub.run(config, stop.clone()));
+    let settings = tokio::sync::watch::channel(Some(config)).1;
+    let task = tokio::spawn(hub.run(settings, stop.clone()));
     Agent { feed, watch, stop, task }
 }
 

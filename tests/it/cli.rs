@@ -44,32 +44,32 @@ pub fn site(config: &str) -> TempDir {
 }
 
 /// A started program; killed when the test is over.
-struct Started {
-    child: Child,
+pub struct Started {
+    pub child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Started {
-    fn new(command: &mut Command) -> Self {
+    pub fn new(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
     }
 
-    fn line(&mut self) -> String {
+    pub fn line(&mut self) -> String {
         self.lines.next().unwrap().unwrap()
     }
 
-    fn value(&mut self) -> Value {
+    pub fn value(&mut self) -> Value {
         serde_json::from_str(&self.line()).unwrap()
     }
 
-    fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
-    fn code(&mut self) -> Option<i32> {
+    pub fn code(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 }
@@ -299,7 +299,7 @@ fn an_agent_that_somebody_watches_stops_all_the_same() {
     assert_eq!(until(|| agent.child.try_wait().unwrap()).code(), Some(0));
 }
 
-fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = ask() {
@@ -311,7 +311,7 @@ fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
 }
 
 /// One HTTP request by hand: status and body.
-fn http(address: &str, request: &str) -> (u16, String) {
+pub fn http(address: &str, request: &str) -> (u16, String) {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     stream.write_all(request.as_bytes()).unwrap();

@@ -1,10 +1,10 @@
 //! The ladder of `callpost trace`, drawn from recorded streams of a real Asterisk.
 
 use bytes::BytesMut;
-use callpost::calls::{CallKey, Input, Step, Tracker};
+use callpost::calls::{CallKey, CdrGroup, Input, Merger, Step, Tracker, Update};
 use callpost::cli::{Line, Look, ladder};
 use callpost::ingest::trace_message;
-use callpost::journal::{Outgoing, Settlement, Trace, TraceDelivery};
+use callpost::journal::{Outgoing, Settlement, Trace, TraceDelivery, TraceMessage};
 use callpost::routes::Routes;
 use jiff::tz::TimeZone;
 use parsers::Micros;
@@ -13,73 +13,109 @@ use tokio_util::codec::Decoder;
 
 use crate::replay::{config, fixture};
 
+/// All that the tracker said of a recording.
+#[derive(Default)]
+struct Said {
+    messages: Vec<(Vec<CallKey>, TraceMessage)>,
+    updates: Vec<Update>,
+    groups: Vec<CdrGroup>,
+    mergers: Vec<Merger>,
+    /// With the time at which each was made.
+    outgoing: Vec<(Micros, Outgoing)>,
+}
+
+impl Said {
+    fn keep(&mut self, step: Step, routes: &Routes, now: Micros) {
+        for update in step.updates {
+            self.outgoing.extend(routes.select(&update).into_iter().map(|made| (now, made)));
+            self.updates.push(update);
+        }
+        for group in step.groups {
+            self.outgoing.extend(routes.creates(&group).0.into_iter().map(|made| (now, made)));
+            self.groups.push(group);
+        }
+        self.mergers.extend(step.mergers);
+    }
+
+    fn of(directory: &str, name: &str) -> Self {
+        let mut buffer = BytesMut::from(&b"Asterisk Call Manager/11.0.0\r\n"[..]);
+        buffer.extend_from_slice(&fixture(directory, name));
+        let routes = Routes::new(config());
+        let mut tracker = Tracker::new(config());
+        let mut said = Self::default();
+        let mut now = Micros(0);
+        let mut codec = Codec::default();
+        while let Some(frame) = codec.decode(&mut buffer).unwrap() {
+            let Frame::Message(message) = frame else { continue };
+            let Some(event) = Event::parse(&message) else { continue };
+            now = event.at.unwrap_or(now);
+            while let Some(deadline) = tracker.deadline().filter(|deadline| *deadline <= now) {
+                let step = tracker.handle(Input::Tick, deadline);
+                said.keep(step, &routes, deadline);
+            }
+            let step = tracker.handle(Input::Event(&event), now);
+            if !step.calls.is_empty() {
+                said.messages.push((step.calls.clone(), trace_message(&message, now)));
+            }
+            said.keep(step, &routes, now);
+        }
+        let rest = now.plus_millis(3_600_000);
+        while let Some(deadline) = tracker.deadline().filter(|deadline| *deadline <= rest) {
+            let step = tracker.handle(Input::Tick, deadline);
+            said.keep(step, &routes, deadline);
+        }
+        said
+    }
+
+    /// The first call, and those that became one with it.
+    fn calls(&self) -> Vec<CallKey> {
+        let first = self.messages.iter().flat_map(|(calls, _)| calls).next();
+        let mut calls: Vec<CallKey> =
+            first.or(self.updates.first().map(|update| &update.call)).cloned().into_iter().collect();
+        for merger in self.mergers.iter().chain(&self.mergers) {
+            for (one, other) in [(&merger.from, &merger.into), (&merger.into, &merger.from)] {
+                if calls.contains(one) && !calls.contains(other) {
+                    calls.push(other.clone());
+                }
+            }
+        }
+        calls
+    }
+}
+
 /// What the journal would hold of the first call of a recording; each delivery is settled as told.
 fn trace(
     directory: &str,
     name: &str,
     settle: impl Fn(usize) -> Option<Settlement>,
 ) -> Option<(CallKey, Trace)> {
-    let mut buffer = BytesMut::from(&b"Asterisk Call Manager/11.0.0\r\n"[..]);
-    buffer.extend_from_slice(&fixture(directory, name));
-    let routes = Routes::new(config());
-    let mut tracker = Tracker::new(config());
-    let mut trace = Trace::default();
-    let mut first = None;
-    let mut now = Micros(0);
-    let mut codec = Codec::default();
-    while let Some(frame) = codec.decode(&mut buffer).unwrap() {
-        let Frame::Message(message) = frame else { continue };
-        let Some(event) = Event::parse(&message) else { continue };
-        now = event.at.unwrap_or(now);
-        while let Some(deadline) = tracker.deadline().filter(|deadline| *deadline <= now) {
-            let step = tracker.handle(Input::Tick, deadline);
-            keep(&mut trace, step, &routes, first.as_ref(), deadline, &settle);
-        }
-        let step = tracker.handle(Input::Event(&event), now);
-        let said = step.calls.first().or(step.updates.first().map(|update| &update.call));
-        first = first.or_else(|| said.cloned());
-        if first.as_ref().is_some_and(|call| step.calls.contains(call)) {
-            trace.messages.push(trace_message(&message, now));
-        }
-        keep(&mut trace, step, &routes, first.as_ref(), now, &settle);
-    }
-    while let Some(deadline) = tracker.deadline().filter(|deadline| *deadline <= now.plus_millis(3_600_000)) {
-        let step = tracker.handle(Input::Tick, deadline);
-        keep(&mut trace, step, &routes, first.as_ref(), deadline, &settle);
-    }
-    Some((first?, trace))
-}
-
-fn keep(
-    trace: &mut Trace,
-    step: Step,
-    routes: &Routes,
-    call: Option<&CallKey>,
-    now: Micros,
-    settle: impl Fn(usize) -> Option<Settlement>,
-) {
-    let mut add = |outgoing: Vec<Outgoing>| {
-        for made in outgoing {
-            let accepted = now.plus_millis(1);
-            let settled = settle(trace.deliveries.len()).map(|end| (accepted.plus_millis(35), end));
-            trace.deliveries.push(TraceDelivery {
-                route: made.route,
-                id: made.id,
-                accepted,
-                payload: made.payload,
-                attempts: if matches!(settled, Some((_, Settlement::Dead { .. }))) { 4 } else { 1 },
-                settled,
-            });
+    let said = Said::of(directory, name);
+    let mut calls = said.calls();
+    let ours = said.outgoing.into_iter().filter(|(_, made)| calls.contains(&made.call)).enumerate();
+    let delivery = |(index, (now, made)): (usize, (Micros, Outgoing))| {
+        let accepted = now.plus_millis(1);
+        let settled = settle(index).map(|end| (accepted.plus_millis(35), end));
+        TraceDelivery {
+            route: made.route,
+            id: made.id,
+            accepted,
+            payload: made.payload,
+            attempts: if matches!(settled, Some((_, Settlement::Dead { .. }))) { 4 } else { 1 },
+            settled,
         }
     };
-    for update in step.updates.into_iter().filter(|update| Some(&update.call) == call) {
-        add(routes.select(&update));
-        trace.updates.push(update);
+    let deliveries = ours.map(delivery).collect();
+    let is_ours = |of: &[CallKey]| of.iter().any(|call| calls.contains(call));
+    let messages = said.messages.into_iter().filter(|(of, _)| is_ours(of)).map(|(_, message)| message);
+    let updates = said.updates.into_iter().filter(|update| calls.contains(&update.call)).collect();
+    let groups = said.groups.into_iter().filter(|group| calls.contains(&group.call));
+    let rows = groups.flat_map(|group| group.rows).map(|row| row.cdr).collect();
+    let messages = messages.collect();
+    if calls.is_empty() {
+        return None;
     }
-    for group in step.groups.into_iter().filter(|group| Some(&group.call) == call) {
-        add(routes.creates(&group).0);
-        trace.cdrs.extend(group.rows.into_iter().map(|row| row.cdr));
-    }
+    let first = calls.remove(0);
+    Some((first, Trace { messages, updates, cdrs: rows, deliveries, merged: calls }))
 }
 
 fn good(_: usize) -> Option<Settlement> {

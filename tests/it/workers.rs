@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use callpost::calls::{CallKey, UpdateId};
 use callpost::config::{Config, Environment, load_text};
 use callpost::journal::{Batch, Counters, Journal, JournalOptions, Outgoing, Payload, RouteId};
-use callpost::routes::{BreakerState, RouteHealth, Routes, Worker};
+use callpost::routes::{BreakerState, Orders, RouteHealth, Routes, Worker};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -44,6 +45,7 @@ fn open(directory: &Path) -> Journal {
 
 /// A worker that runs, and how it fares.
 struct Running {
+    orders: watch::Sender<Orders>,
     health: watch::Receiver<RouteHealth>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -52,9 +54,14 @@ struct Running {
 impl Running {
     fn start(config: &Config, journal: &Journal) -> Self {
         let routes = Routes::new(config);
-        let (worker, health) = Worker::new(&routes.routes[0], config, journal.clone());
+        let (worker, orders, health) = Worker::new(&routes.routes[0], journal.clone());
         let stop = CancellationToken::new();
-        Self { health, task: tokio::spawn(worker.run(stop.clone())), stop }
+        Self { health, orders, task: tokio::spawn(worker.run(stop.clone())), stop }
+    }
+
+    fn order(&self, config: Option<&Config>) {
+        let setup = config.map(|config| Arc::new(Routes::new(config).routes[0].setup()));
+        self.orders.send_replace(Orders { setup });
     }
 
     async fn until(&mut self, what: impl FnMut(&RouteHealth) -> bool) -> RouteHealth {
@@ -172,6 +179,89 @@ async fn a_webhook_is_verified_once_and_then_delivered_to() {
     let worker = Running::start(&moved, &journal);
     receiver.until(6).await;
     assert!(receiver.request(5).body.contains("\"test\""), "another URL is verified anew");
+    worker.stop().await;
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn a_url_that_changed_is_verified_first_and_what_is_under_way_ends_where_it_began() {
+    let directory = TempDir::new().unwrap();
+    let old = Receiver::start(|_| Reply::Later(String::new(), Duration::from_millis(300))).await;
+    let new = Receiver::start(|n| match n {
+        0 => Reply::status("500 Internal Server Error"),
+        _ => Reply::ok(""),
+    })
+    .await;
+    let journal = open(directory.path());
+    append(&journal, posts("call", 3)).await;
+    let mut worker = Running::start(&webhook(&old.url("/"), "verify = false"), &journal);
+    old.until(1).await;
+    worker.order(Some(&webhook(&new.url("/"), "")));
+    worker.until(|health| health.paused.as_ref().is_some_and(|paused| paused.why.contains("HTTP 500"))).await;
+    let counters = counters(&journal).await;
+    assert_eq!((counters.delivered, counters.pending), (1, 2), "nothing before the new URL is verified");
+    tokio::time::pause();
+    new.until(4).await;
+    tokio::time::resume();
+    settled(&journal, |counters| counters.delivered == 3).await;
+    assert_eq!(old.requests().len(), 1, "the one under way ended where it began, no other went there");
+    let bodies: Vec<String> = new.requests()[2..].iter().map(|request| request.body.clone()).collect();
+    assert_eq!(bodies, ["{\"n\":1}", "{\"n\":2}"]);
+    // other than the URL: in force at once, and no test event
+    worker.order(Some(&webhook(&new.url("/"), "secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"")));
+    append(&journal, posts("another", 1)).await;
+    new.until(5).await;
+    assert!(new.request(4).header("webhook-signature").is_some());
+    worker.stop().await;
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn a_route_that_is_gone_holds_what_waits_and_goes_on_in_order_when_it_is_back() {
+    let directory = TempDir::new().unwrap();
+    let receiver = Receiver::start(|_| Reply::Later(String::new(), Duration::from_millis(50))).await;
+    let journal = open(directory.path());
+    append(&journal, posts("call", 4)).await;
+    let config = webhook(&receiver.url("/"), "verify = false");
+    let worker = Running::start(&config, &journal);
+    receiver.until(1).await;
+    worker.order(None);
+    settled(&journal, |counters| counters.delivered == 1).await;
+    append(&journal, posts("later", 2)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(receiver.requests().len(), 1, "nothing goes out");
+    assert_eq!(counters(&journal).await.pending, 5, "and nothing is given up");
+    worker.order(Some(&config));
+    receiver.until(6).await;
+    settled(&journal, |counters| counters.delivered == 6).await;
+    worker.stop().await;
+    assert_eq!(receiver.requests().len(), 6, "each once");
+    let bodies: Vec<_> = receiver.requests().iter().map(|request| request.body.clone()).collect();
+    let of_call: Vec<_> = receiver
+        .requests()
+        .iter()
+        .filter(|request| request.header("webhook-id").unwrap().starts_with("hq.call."))
+        .map(|request| request.body.clone())
+        .collect();
+    assert_eq!(of_call, ["{\"n\":0}", "{\"n\":1}", "{\"n\":2}", "{\"n\":3}"], "{bodies:?}");
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_wanted_no_more_is_asked_again_when_the_configuration_is_read_again() {
+    let directory = TempDir::new().unwrap();
+    let receiver = Receiver::start(|n| match n {
+        0 => Reply::status("410 Gone"),
+        _ => Reply::ok(TAKEN),
+    })
+    .await;
+    let journal = open(directory.path());
+    append(&journal, vec![create(0)]).await;
+    let config = nimbox(&receiver.url("/"), "");
+    let mut worker = Running::start(&config, &journal);
+    worker.until(|health| health.paused.is_some()).await;
+    worker.orders.send_modify(|_| {});
+    settled(&journal, |counters| counters.delivered == 1).await;
     worker.stop().await;
     journal.close().await;
 }

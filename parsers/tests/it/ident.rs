@@ -106,6 +106,9 @@ proptest! {
     fn ids_have_one_order(a in id(), b in id(), c in id()) {
         prop_assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
         prop_assert_eq!(a.cmp(&b) == Ordering::Equal, a == b);
+        if let (Some(one), Some(other)) = (a.epoch(), b.epoch()) {
+            prop_assert_eq!(a.cmp(&b), one.cmp(&other).then_with(|| a.as_str().cmp(b.as_str())));
+        }
         if a <= b && b <= c {
             prop_assert!(a <= c);
         }

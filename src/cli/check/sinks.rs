@@ -64,7 +64,12 @@ async fn webhook(config: &Config, sink: &Webhook, send_test: bool, report: &mut 
     if !enabled(&subject, &sink.delivery, report)? {
         return Ok(());
     }
-    let source = reach(&subject, &sink.delivery, report).await?;
+    let reached = reach(&subject, &sink.delivery, report).await?;
+    // where a firewall drops us, just that address is wanted
+    let source = match reached {
+        Some(source) => Some(source),
+        None => would_leave_from(&sink.delivery).await,
+    };
     if let Some(source) = source {
         let found = format!("requests leave this host from {}", source.ip());
         let remedy = if is_private(source) {
@@ -73,12 +78,24 @@ async fn webhook(config: &Config, sink: &Webhook, send_test: bool, report: &mut 
             "its firewall must admit that address"
         };
         report.note(&subject, found, remedy)?;
-        answered(&subject, &WebhookSink::new(sink).probe().await, report)?;
+    }
+    let built = WebhookSink::new(sink);
+    if reached.is_some() {
+        answered(&subject, &built.probe().await, report)?;
+    }
+    if let Some(key) = built.public_key() {
+        report.note(&subject, "signs with v1a (ed25519)", format!("the receiver verifies with {key}"))?;
+    } else if sink.secret.is_none() {
+        report.note(
+            &subject,
+            "is not signed",
+            "with secret = \"whsec_...\" the receiver can tell that a request is ours",
+        )?;
     }
     report.note(&subject, "to try the URL from here", curl(&config.pbx.name, sink))?;
-    if send_test && source.is_some() {
+    if send_test && reached.is_some() {
         let id = test_id(&config.pbx.name);
-        let outcome = WebhookSink::new(sink).post(&id, None, &test_body(&id, clock::now())).await;
+        let outcome = built.post(&id, None, &test_body(&id, clock::now())).await;
         match (outcome.class, outcome.status) {
             (Class::Delivered, Some(status)) => {
                 report.ok(&subject, format!("the test event was accepted (HTTP {status})"))?
@@ -169,18 +186,49 @@ fn answered(subject: &str, outcome: &Outcome, report: &mut Report) -> io::Result
     report.bad(subject, outcome.why.as_str(), remedy)
 }
 
-/// What to paste into a shell; no secrets in it.
+/// The address that a connection would come from. Nothing is sent to find out.
+async fn would_leave_from(delivery: &Delivery) -> Option<SocketAddr> {
+    let url = &delivery.url;
+    let name = url.host_str()?.trim_matches(['[', ']']);
+    let resolved = tokio::net::lookup_host((name, url.port_or_known_default()?));
+    let to = timeout(RESOLVE, resolved).await.ok()?.ok()?.next()?;
+    let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = tokio::net::UdpSocket::bind(any).await.ok()?;
+    socket.connect(to).await.ok()?;
+    socket.local_addr().ok()
+}
+
+/// What to paste into a shell. No secrets in it but those that the URL may hold.
 fn curl(pbx: &str, sink: &Webhook) -> String {
     let id = test_id(pbx);
-    let body = test_body(&id, clock::now());
-    let ca = sink
-        .delivery
-        .ca_file
-        .as_ref()
-        .map(|file| format!(" --cacert {}", file.display()))
-        .unwrap_or_default();
-    let body = body.replace('\'', r"'\''");
-    format!("curl -i{ca} -H 'Content-Type: application/json' -d '{body}' '{}'", sink.delivery.url)
+    let mut line = "curl -i".to_owned();
+    let mut add = |option: &str, value: &str| {
+        line.push_str(&format!(" {option} {}", quoted(value)));
+    };
+    let delivery = &sink.delivery;
+    if let Some(file) = &delivery.ca_file {
+        add("--cacert", &file.display().to_string());
+    }
+    if let Some(pin) = &delivery.pin {
+        add("--pinnedpubkey", &format!("sha256//{pin}"));
+    }
+    if let (Some(cert), Some(key)) = (&sink.client_cert_file, &sink.client_key_file) {
+        add("--cert", &cert.display().to_string());
+        add("--key", &key.display().to_string());
+    }
+    add("-H", "Content-Type: application/json");
+    for (name, _) in &delivery.headers {
+        add("-H", &format!("{name}: PUT-ITS-VALUE-HERE"));
+    }
+    add("-d", &test_body(&id, clock::now()));
+    // a pin alone stands in place of a chain of trust
+    let insecure = if delivery.pin.is_some() && delivery.ca_file.is_none() { " -k" } else { "" };
+    format!("{line}{insecure} {}", quoted(delivery.url.as_str()))
+}
+
+/// For a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn test_id(pbx: &str) -> UpdateId {

@@ -29,7 +29,12 @@ pub(super) fn head(call: &str, trace: &Trace, zone: &TimeZone, width: usize) -> 
     } else {
         times = times.and(style::GOOD.bold(), "now").text(format!(", it goes on ({zone_name})"));
     }
-    let mut lines = vec![Line::new(style::BOLD, "call ").and(style::BOLD, clean(call)), times];
+    let mut lines = vec![Line::new(style::BOLD, "call ").and(style::BOLD, clean(call))];
+    if !trace.merged.is_empty() {
+        let others: Vec<String> = trace.merged.iter().map(|other| clean(&other.0)).collect();
+        lines.push(Line::new(style::DIM, format!("with {}", others.join(", "))));
+    }
+    lines.push(times);
     if !legs.is_empty() {
         let infos: Vec<String> = legs.iter().map(|one| info(one)).collect();
         let with_info = infos.iter().any(|info| !info.is_empty());

@@ -5,7 +5,7 @@
 use parsers::Micros;
 
 use super::support::{DAY, batch, call, now, open, open_small, options, outgoing, route, update};
-use crate::calls::{LegState, ObjectKey, UpdateBody};
+use crate::calls::{LegState, Merger, ObjectKey, UpdateBody};
 use crate::journal::{
     Batch, Counters, Delivery, HistoryFilter, Journal, JournalError, JournalOptions, Settlement,
 };
@@ -230,6 +230,57 @@ async fn a_settled_generation_moves_to_the_history_and_its_files_go() {
     assert_eq!(by(HistoryFilter { live: true, ..HistoryFilter::default() }).await.unwrap().len(), 0);
     let later = Some(Micros(start.0 + 1));
     assert_eq!(by(HistoryFilter { from: later, ..HistoryFilter::default() }).await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn calls_that_were_merged_have_one_trace_wherever_each_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = open_small(directory.path(), 8);
+    let start = Micros(now().0 - 2 * DAY);
+    let one = |number, n| {
+        let mut batch = batch(update(number, n, LegState::Ringing, start), &["desk"]);
+        batch.messages[0].message.headers.push(("Channel".to_owned(), format!("PJSIP/{number}")));
+        batch
+    };
+    let merger = |from, into| Merger { at: start, from: call(from), into: call(into) };
+    // 1 and 2 become one, then 3 comes to them, of which 1 has nothing else; 4 is another
+    journal.append(one(1, 0)).await.unwrap();
+    journal.append(one(2, 0)).await.unwrap();
+    let mut merging = one(1, 1);
+    merging.messages[0].calls.push(call(2));
+    merging.mergers = vec![merger(2, 1)];
+    journal.append(merging).await.unwrap();
+    journal.append(Batch { mergers: vec![merger(3, 1)], ..one(3, 0) }).await.unwrap();
+    journal.append(one(4, 0)).await.unwrap();
+    let whole = async |journal: &Journal| {
+        for number in [1, 2, 3] {
+            let trace = journal.trace(&call(number)).await.unwrap();
+            let updates: Vec<_> = trace.updates.iter().map(|update| update.call.clone()).collect();
+            assert_eq!(trace.messages.len(), 4, "said once, though both calls have it");
+            assert_eq!(updates.len(), 4, "{number}: {updates:?}");
+            assert_eq!((trace.deliveries.len(), trace.merged.len()), (4, 2), "{number}: {:?}", trace.merged);
+        }
+        let other = journal.trace(&call(4)).await.unwrap();
+        assert_eq!((other.updates.len(), other.merged), (1, vec![]));
+    };
+    whole(&journal).await;
+    loop {
+        let due = take(&journal, "desk", 16).await;
+        if due.is_empty() {
+            break;
+        }
+        for delivery in due {
+            journal.settle(delivery.key, delivered(), now()).await.unwrap();
+        }
+    }
+    for number in 5..15 {
+        journal.append(batch(update(number, 0, LegState::Hangup, start), &[])).await.unwrap();
+    }
+    until(&journal, |status| status.generations == 1 && status.days == 1).await;
+    whole(&journal).await;
+    journal.close().await;
+    let (journal, _) = open(directory.path());
+    whole(&journal).await;
 }
 
 #[tokio::test]

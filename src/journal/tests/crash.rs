@@ -97,14 +97,19 @@ fn check_payload(delivery: &Delivery) {
     assert_eq!(*body, body_of(&delivery.id.0));
 }
 
-fn run_and_kill(directory: &Path, round: u64, life: Duration) -> Vec<String> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+/// The other process, its output kept.
+pub(super) fn command(directory: &Path, round: u64) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["journal::tests::crash::child", "--exact", "--ignored", "--nocapture"])
         .env(DIRECTORY, directory)
         .env(ROUND, round.to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .stdout(Stdio::piped());
+    command
+}
+
+fn run_and_kill(directory: &Path, round: u64, life: Duration) -> Vec<String> {
+    let mut child = command(directory, round).spawn().unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
     let reader = std::thread::spawn(move || output.lines().map_while(Result::ok).collect::<Vec<_>>());
     std::thread::sleep(life);
@@ -116,15 +121,15 @@ fn run_and_kill(directory: &Path, round: u64, life: Duration) -> Vec<String> {
 }
 
 #[derive(Default)]
-struct Told {
-    appended: BTreeSet<String>,
-    settled: BTreeSet<String>,
+pub(super) struct Told {
+    pub(super) appended: BTreeSet<String>,
+    pub(super) settled: BTreeSet<String>,
     /// By call: the last one that was sent, by its number in the call.
     sent: HashMap<String, u64>,
 }
 
 impl Told {
-    fn take(&mut self, lines: &[String]) {
+    pub(super) fn take(&mut self, lines: &[String]) {
         for line in lines {
             match line.split_once(' ') {
                 Some(("A", id)) => assert!(self.appended.insert(id.to_owned())),
@@ -149,7 +154,7 @@ impl Told {
     }
 
     /// Delivers what is left and looks whether all that was acknowledged was delivered.
-    async fn settle_accounts(&mut self, directory: &Path) {
+    pub(super) async fn settle_accounts(&mut self, directory: &Path) {
         let (journal, recovered) = open_small(directory, GENERATION);
         assert!(recovered.quarantined.is_empty(), "{recovered:?}");
         loop {

@@ -4,5 +4,7 @@ mod basics;
 mod crash;
 mod damage;
 mod full_disk;
+mod kill_points;
 mod model;
+mod replay;
 mod support;
