@@ -207,8 +207,8 @@ fn mariadb() -> Option<Server> {
     let (data, socket) = (directory.path().join("data"), directory.path().join("s"));
     let status =
         quiet(Command::new(install).args(["--no-defaults", "--auth-root-authentication-method=normal"]))
-            .args(["--skip-test-db", "--user=root", "--datadir"])
-            .arg(&data)
+            .args(["--skip-test-db", "--user=root"])
+            .arg(format!("--datadir={}", data.display()))
             .status();
     assert!(status.unwrap().success(), "mariadb-install-db failed");
     let child = quiet(Command::new(daemon).args(["--no-defaults", "--user=root", "--skip-networking"]))
@@ -454,7 +454,7 @@ async fn postgresql_in_utc_gives_the_same_creates() {
     );
     drop(store);
     check(&config, &expected).await;
-    execute!(admin, "CREATE TABLE counted (id SERIAL PRIMARY KEY, LIKE cdr)");
+    execute!(admin, "CREATE TABLE counted (id SERIAL PRIMARY KEY, LIKE cdr INCLUDING DEFAULTS)");
     execute!(
         admin,
         "INSERT INTO counted (calldate, src, dst, channel, dstchannel, duration, billsec, disposition, uniqueid, linkedid) SELECT calldate, src, dst, channel, dstchannel, duration, billsec, disposition, uniqueid, linkedid FROM cdr ORDER BY calldate, uniqueid"

@@ -62,8 +62,8 @@ pub(super) fn find(script: &str) -> Settings {
         finder.names(&tokens, at);
     }
     finder.texts(&tokens);
-    let Finder { mut settings, used, .. } = finder;
-    settings.rules = numbers::rules(&tokens, &constants, &mut settings.review);
+    let Finder { mut settings, mut used, .. } = finder;
+    settings.rules = numbers::rules(&tokens, &constants, &mut used, &mut settings.review);
     spans(&constants, &mut settings);
     left_over(&constants, &used, &mut settings);
     settings.review.0.sort();
@@ -221,19 +221,25 @@ impl Finder<'_> {
                 }
             }
         }
+        if !template.contains('{') {
+            self.settings.review.add(line, "the link to a call does not name the call: set [recordings] url");
+            return;
+        }
         self.use_up(text);
         set(&mut self.settings.link, template, line, "another link", &mut self.settings.review);
     }
 
     /// What stands in texts: NiMbox's URL with its parameters, SQL, wget's options.
     fn texts(&mut self, tokens: &[Token]) {
-        let mut at = 0;
-        while at < tokens.len() {
+        for at in 0..tokens.len() {
+            // what follows a dot was read with what is before it
+            if at > 0 && tokens[at - 1].is(".") {
+                continue;
+            }
             let (text, end) = self.constants.text(tokens, at);
             if end > at {
                 self.in_text(&text);
             }
-            at = end.max(at + 1);
         }
     }
 
@@ -325,7 +331,9 @@ fn set<T: PartialEq>(place: &mut At<T>, value: T, line: usize, what: &str, revie
 /// `token=` and `url=` of a query, with what follows up to the next parameter.
 fn parameters(marked: &str) -> Vec<(&str, &str)> {
     let mut found = Vec::new();
-    for part in marked.split(['?', '&', ' ', '"', '\'']) {
+    for part in marked.split(['&', ' ', '"', '\'']) {
+        // the link may have a query of its own
+        let part = part.split_once("/create?").map_or(part, |(_, first)| first);
         for name in ["token", "url"] {
             if let Some(value) = part.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
                 found.push((name, value));

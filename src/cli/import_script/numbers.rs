@@ -1,6 +1,8 @@
 //! The script's number conversion, where it is of the kind that scripts have: a prefix is removed, an area
 //! code is put before numbers of one length.
 
+use std::collections::BTreeSet;
+
 use super::constants::{Constants, Piece, closing, variable};
 use super::find::Review;
 use super::perl::{Kind, Token};
@@ -22,12 +24,22 @@ enum Step {
 }
 
 /// The rules that do what the script does to the variable that holds the destination.
-pub(super) fn rules(tokens: &[Token], constants: &Constants, review: &mut Review) -> Vec<Rule> {
+pub(super) fn rules(
+    tokens: &[Token],
+    constants: &Constants,
+    used: &mut BTreeSet<String>,
+    review: &mut Review,
+) -> Vec<Rule> {
     let mut steps = Vec::new();
     let mut name = None;
     for at in 0..tokens.len() {
         let Some((variable, _)) = variable(tokens, at) else { continue };
         let Some(step) = step(tokens, constants, at, &variable, review) else { continue };
+        if let Step::Area { code, .. } = &step {
+            // the constant that the area code is in
+            let of = |name: &&String| constants.get(name.as_str()) == Some(code.as_str());
+            used.extend(constants.given.keys().filter(of).cloned());
+        }
         if name.get_or_insert_with(|| variable.clone()) == &variable {
             steps.push(step);
         } else {
@@ -222,7 +234,7 @@ mod tests {
         for (script, expected) in table {
             let all = tokens(script);
             let mut review = Review::default();
-            let rules = rules(&all, &Constants::new(&all), &mut review);
+            let rules = rules(&all, &Constants::new(&all), &mut BTreeSet::new(), &mut review);
             let rules: Vec<_> = rules.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
             assert_eq!(rules, *expected, "{script}");
             assert!(review.0.is_empty(), "{script}: {review:?}");
@@ -236,7 +248,7 @@ mod tests {
         {
             let all = tokens(script);
             let mut review = Review::default();
-            rules(&all, &Constants::new(&all), &mut review);
+            rules(&all, &Constants::new(&all), &mut BTreeSet::new(), &mut review);
             assert_eq!(review.0.len(), 1, "{script}: {review:?}");
         }
     }
