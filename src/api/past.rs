@@ -29,6 +29,8 @@ const MOST_NAMED: usize = 5;
 pub struct LegsQuery {
     /// Only live ones.
     pub live: bool,
+    /// Only missed ones.
+    pub missed: bool,
     /// From or to this number, exactly.
     pub number: Option<String>,
     /// With this `call_id`.
@@ -44,7 +46,7 @@ pub struct LegsQuery {
 impl LegsQuery {
     /// As the query of a URL.
     pub(super) fn text(&self) -> String {
-        let mut text = format!("live={}", self.live);
+        let mut text = format!("live={}&missed={}", self.live, self.missed);
         let mut add = |name: &str, value: Option<String>| {
             if let Some(value) = value {
                 let value: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
@@ -66,6 +68,7 @@ impl LegsQuery {
     pub async fn ask(&self, journal: &Journal) -> Result<Vec<LegRecord>, JournalError> {
         let filter = HistoryFilter {
             live: self.live,
+            missed: self.missed,
             call: None,
             call_id: self.call_id,
             number: self.number.clone(),

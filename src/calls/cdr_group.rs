@@ -215,7 +215,8 @@ impl State {
         if call.sent.is_empty() {
             let made = self.made_up(key);
             let answered = made.iter().any(|row| row.cdr.disposition == Disposition::Answered);
-            let patience = call.gone.unwrap_or(call.began).plus_millis(LONGEST_DELAY);
+            let hold = i64::try_from(self.who.calls.cdr_hold.as_millis()).unwrap_or(LONGEST_DELAY);
+            let patience = call.gone.unwrap_or(call.began).plus_millis(hold);
             if !answered {
                 self.out.skipped.push("unanswered call without a CDR");
             } else if call.lost {
@@ -224,7 +225,7 @@ impl State {
                 let now = self.now;
                 self.meta.edit(&(), |meta| {
                     // an answered call had no row, and neither had any other in that time
-                    if meta.feed_seen.plus_millis(LONGEST_DELAY) < now {
+                    if meta.feed_seen.plus_millis(hold) < now {
                         meta.feed = CdrFeed::Silent;
                     }
                 });

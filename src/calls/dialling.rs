@@ -103,10 +103,7 @@ impl State {
     /// A user's channel dials a destination: its calling leg, new or the one it has.
     fn dial_out(&mut self, from: &Chan, dest: &Chan, dial: &Dial) {
         let open = self.legs_on(&from.id).into_iter().next();
-        let mut dst = self.dialled(dest, dial);
-        if let Some(name) = from.connected.as_deref().filter(|_| dest.side == Side::Outside) {
-            name.clone_into(&mut dst.name);
-        }
+        let dst = self.dialled(from, dest, dial);
         let key = match open {
             Some(leg) if matches!(leg.kind, LegKind::Calling | LegKind::Click) => {
                 self.legs.edit(&leg.key, |leg| {
@@ -141,19 +138,27 @@ impl State {
     }
 
     /// What was dialled: the first extension of a channel that called, else the present one, else
-    /// the number in the dial string.
-    fn dialled(&self, dest: &Chan, dial: &Dial) -> Party {
-        if dest.side == Side::User {
-            return self.who.party(dest);
-        }
+    /// the number in the dial string; and which user that rings.
+    fn dialled(&self, from: &Chan, dest: &Chan, dial: &Dial) -> Party {
         let block = dial.caller.as_ref();
-        let caller = block.and_then(|block| self.channels.get(&block.uniqueid));
+        // Page() names no caller
+        let caller = block.map_or(Some(from), |block| self.channels.get(&block.uniqueid));
         let first = caller.filter(|caller| caller.incoming).and_then(|caller| caller.exten.clone());
         let now = block.and_then(|block| block.exten.clone());
         let number = [first, now].into_iter().flatten().find(|exten| is_number(exten));
+        if dest.side == Side::User {
+            let user = self.who.party(dest);
+            let number =
+                number.as_ref().map_or_else(|| user.number.clone(), |number| clip(number).to_string());
+            return Party { number, ..user };
+        }
         let number = number.or_else(|| dial.dial_string.as_deref().map(sent_number).map(Arc::from));
         let number = number.as_ref().map(clip);
-        Party { number: number.as_deref().unwrap_or_default().to_owned(), id: 0, name: String::new() }
+        Party {
+            number: number.as_deref().unwrap_or_default().to_owned(),
+            id: 0,
+            name: from.connected.as_deref().unwrap_or_default().to_owned(),
+        }
     }
 
     /// DialEnd: answered, or not.
@@ -176,7 +181,17 @@ impl State {
         }
         let calling = self.channels.get(id).and_then(|chan| chan.dial.as_ref()?.leg.clone());
         if let Some(key) = calling {
-            self.legs.edit(&key, |leg| leg.peer = Some(id.clone()));
+            let from = self.legs.get(&key).and_then(|leg| self.channels.get(&leg.cur));
+            let answered = from.zip(self.channels.get(id)).map(|(from, dest)| self.dialled(from, dest, dial));
+            self.legs.edit(&key, |leg| {
+                leg.peer = Some(id.clone());
+                // of several that were dialled, the one that answered counts
+                if let Some(dst) = answered.filter(|_| leg.connected.is_none())
+                    && (&dst.number, dst.id) != (&leg.dst.number, leg.dst.id)
+                {
+                    leg.dst = dst;
+                }
+            });
             self.connect(&key);
         }
     }

@@ -47,7 +47,8 @@ impl State {
                 let end = self.calling_end(leg, chan);
                 self.end_remarked(&leg.key, end);
             }
-            LegKind::Called | LegKind::Calling | LegKind::Click | LegKind::Conference => {
+            LegKind::Conference => self.conference_over(leg),
+            LegKind::Called | LegKind::Calling | LegKind::Click => {
                 let by = self.ended_by(leg);
                 self.finish(&leg.key, End::new(EventName::Hangup, LegState::Hangup, text, by));
             }
@@ -75,6 +76,7 @@ impl State {
                 self.end_remarked(key, elsewhere());
             }
             LegKind::Queue => self.visit_due(&leg),
+            LegKind::Conference if leg.ended.is_some() => self.conference_over(&leg),
             LegKind::Called | LegKind::Calling | LegKind::Click | LegKind::Conference => {}
         }
     }

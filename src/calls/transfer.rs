@@ -6,10 +6,10 @@ use parsers::ami::Channel;
 use parsers::ami::event::Parked;
 use std::sync::Arc;
 
-use super::call::{Direction, EventName, LegState, Party};
+use super::call::{Direction, EventName, LegState, Party, TerminatedBy};
 use super::direction::{Side, clid};
-use super::leg::{Begin, End};
-use super::objects::LegKind;
+use super::leg::{Begin, End, SETTLE};
+use super::objects::{Leg, LegKind};
 use super::state::State;
 
 impl State {
@@ -91,6 +91,10 @@ impl State {
 
     /// ConfbridgeJoin, where legs for conferences are asked for.
     pub(super) fn conference(&mut self, id: &Uniqueid, name: &Arc<str>) {
+        // straight from another conference
+        for leg in self.legs_on(id).into_iter().filter(|leg| leg.ended.is_some()) {
+            self.conference_over(&leg);
+        }
         let Some(user) = self.channels.get(id).cloned() else { return };
         if !self.who.calls.conference_legs
             || user.side != Side::User
@@ -114,13 +118,26 @@ impl State {
         }
     }
 
-    /// ConfbridgeLeave.
+    /// ConfbridgeLeave: the word of who hung up may come after it.
     pub(super) fn conference_left(&mut self, id: &Uniqueid) {
+        let (at, due) = (self.at, self.now.plus_millis(SETTLE));
         for leg in self.legs_on(id) {
             if leg.kind == LegKind::Conference {
-                let by = self.ended_by(&leg);
-                self.finish(&leg.key, End::new(EventName::Hangup, LegState::Hangup, "Normal Clearing", by));
+                self.legs.edit(&leg.key, |leg| {
+                    leg.ended.get_or_insert(at);
+                    leg.due = Some(due);
+                });
             }
         }
+    }
+
+    /// A user is out of a conference: hung up, or was sent out and goes on elsewhere.
+    pub(super) fn conference_over(&mut self, leg: &Leg) {
+        if leg.kind != LegKind::Conference {
+            return;
+        }
+        let asked = self.channels.get(&leg.cur).is_some_and(|chan| chan.hangup_request.is_some());
+        let by = if asked { TerminatedBy::Caller } else { TerminatedBy::System };
+        self.finish(&leg.key, End::new(EventName::Hangup, LegState::Hangup, "Normal Clearing", by));
     }
 }

@@ -225,9 +225,18 @@ pub(super) struct Calls {
     /// Only those from or to this number, exactly as shown
     #[arg(long, value_name = "NUMBER")]
     pub number: Option<String>,
-    /// Only those that began in this time, as 2h
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    /// Only those that were missed
+    #[arg(long, conflicts_with = "live")]
+    pub missed: bool,
+    /// Only those that began in the last so long, as 30m or 2h
+    #[arg(long, value_name = "TIME", value_parser = ago, conflicts_with_all = ["from", "to"])]
     pub since: Option<Duration>,
+    /// Only those that began then or later: a day, a time, or both, as "2026-11-21 14:30"
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub from: Option<Moment>,
+    /// Only those that began before that time, or on that day or before
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub to: Option<Moment>,
     /// At most so many legs
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = limit)]
     pub limit: usize,
@@ -373,6 +382,10 @@ fn date(text: &str) -> Result<Date, String> {
 fn letters(text: &str) -> Result<usize, String> {
     let limit = text.parse::<usize>().map_err(|_| "not a number".to_owned())?;
     if (1..=MOST_LETTERS).contains(&limit) { Ok(limit) } else { Err(format!("not from 1 to {MOST_LETTERS}")) }
+}
+
+fn ago(text: &str) -> Result<Duration, String> {
+    duration(text).ok_or_else(|| "not a duration, as 30m, 2h or 7 days".to_owned())
 }
 
 fn limit(text: &str) -> Result<usize, String> {

@@ -8,7 +8,7 @@ use parsers::Micros;
 use super::ladder::{Line, clean};
 use super::lines::named;
 use super::style;
-use crate::calls::{Context, Direction, EventName, LegState, LegUpdate, TerminatedBy};
+use crate::calls::{Context, Direction, EventName, LegState, LegUpdate, Party, TerminatedBy};
 
 /// `in` or `out`.
 pub(super) fn direction(leg: &LegUpdate) -> Line {
@@ -18,17 +18,42 @@ pub(super) fn direction(leg: &LegUpdate) -> Line {
     }
 }
 
-pub(super) fn from(leg: &LegUpdate) -> Line {
-    Line::default().text(clean(&named(&leg.src.name, &leg.src.number)))
+/// How much is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Words {
+    /// What one has to know: users by name, others by number.
+    Few,
+    /// All.
+    All,
 }
 
-pub(super) fn to(leg: &LegUpdate) -> Line {
-    let queue = if leg.context == Context::Queue { "queue " } else { "" };
-    Line::default().text(format!("{queue}{}", clean(&named(&leg.dst.name, &leg.dst.number))))
+pub(super) fn from(leg: &LegUpdate, words: Words) -> Line {
+    Line::default().text(party(&leg.src, leg.direction == Direction::Out, words))
+}
+
+pub(super) fn to(leg: &LegUpdate, words: Words) -> Line {
+    let to = party(&leg.dst, leg.direction == Direction::In, words);
+    if leg.context != Context::Queue {
+        return Line::default().text(to);
+    }
+    // once an agent has the caller, the queue's name is what `info` begins with
+    let queue = leg.info.split("; ").next().filter(|name| leg.connected.is_some() && !name.is_empty());
+    match queue {
+        Some(queue) if words == Words::Few => Line::default().text(format!("queue {}", clean(queue))),
+        Some(queue) => Line::default().text(format!("queue {}: {to}", clean(queue))),
+        None => Line::default().text(format!("queue {to}")),
+    }
+}
+
+fn party(party: &Party, user: bool, words: Words) -> String {
+    let number = if words == Words::Few && user && !party.name.is_empty() { "" } else { &party.number };
+    let name = if words == Words::Few && !user && !number.is_empty() { "" } else { &party.name };
+    clean(&named(name, number))
 }
 
 /// How it stands, or how it ended: `missed: No answer`, `answered`, `talking`.
-pub(super) fn outcome(leg: &LegUpdate) -> Line {
+pub(super) fn outcome(leg: &LegUpdate, words: Words) -> Line {
+    let elsewhere = leg.connected.is_none() && leg.cause.eq_ignore_ascii_case("answered elsewhere");
     let cause = if leg.cause.is_empty() { String::new() } else { format!(": {}", clean(&leg.cause)) };
     match (leg.state, leg.event) {
         (LegState::Initial, _) => Line::new(style::WARN, "being called"),
@@ -37,7 +62,9 @@ pub(super) fn outcome(leg: &LegUpdate) -> Line {
         (LegState::Connected, _) => Line::new(style::GOOD.bold(), "talking"),
         (LegState::OnHold, _) => Line::new(style::WARN, "on hold"),
         (LegState::Hangup, EventName::Missed) => Line::new(style::BAD, "missed").text(cause),
+        (LegState::Hangup, _) if elsewhere => Line::new(style::DIM, "answered elsewhere"),
         (LegState::Hangup, _) if leg.connected.is_none() => Line::new(style::BAD, "not answered").text(cause),
+        (LegState::Hangup, _) if words == Words::Few => Line::new(style::GOOD, "answered"),
         (LegState::Hangup, _) => Line::new(style::GOOD, "answered").text(ended_by(leg)),
         (LegState::Failed, _) => Line::new(style::BAD, "failed").text(cause),
     }

@@ -22,6 +22,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// JavaScript reads ids up to here exactly.
 const MAX_ID: u64 = (1 << 53) - 1;
+/// Asterisk's longest batch of CDRs (300 s) and a margin.
+const CDR_HOLD: Duration = Duration::from_secs(310);
 /// A Unix socket's path has 108 bytes with its end (`sockaddr_un`).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -353,6 +355,7 @@ fn calls(table: Section<'_>) -> Calls {
         internal_caller_leg: table.flag("internal_caller_leg").unwrap_or(false),
         conference_legs: table.flag("conference_legs").unwrap_or(false),
         transfer_context: table.word("transfer_context").unwrap_or_else(|| "from-internal".to_owned()),
+        cdr_hold: CDR_HOLD,
     };
     table.finish();
     calls

@@ -146,7 +146,9 @@ fn tables(config: &Config) -> BTreeMap<String, Keys> {
     tables.insert("numbers".to_owned(), of_numbers(numbers));
     let Recordings { directory, url } = recordings;
     tables.insert("recordings".to_owned(), Keys::from([("directory", text(directory)), ("url", text(url))]));
-    let Calls { report_unreached, internal_caller_leg, conference_legs, transfer_context } = calls;
+    // the hold is no key
+    let Calls { report_unreached, internal_caller_leg, conference_legs, transfer_context, cdr_hold: _ } =
+        calls;
     tables.insert(
         "calls".to_owned(),
         Keys::from([

@@ -152,6 +152,9 @@ pub struct Calls {
     pub conference_legs: bool,
     /// `transfer_context`: where transfers by the API dial.
     pub transfer_context: String,
+    /// How long an answered call waits for CDR rows before they are made from what was seen. No key:
+    /// it is Asterisk's longest batch and a margin, and shorter in tests alone.
+    pub cdr_hold: Duration,
 }
 
 /// `[sms]`.

@@ -15,7 +15,7 @@ use super::outbox::place_in;
 use super::pack::{self, inflate};
 use super::seek::{self, Token};
 use super::types::{HistoryFilter, LegRecord, Trace, TraceDelivery, TraceMessage};
-use crate::calls::{CallKey, LegState, LegUpdate, Merger, Update, UpdateBody};
+use crate::calls::{CallKey, EventName, LegState, LegUpdate, Merger, Update, UpdateBody};
 
 /// Most legs in one answer.
 const MOST_LEGS: usize = 1000;
@@ -227,6 +227,7 @@ impl Found<'_> {
 fn matches(filter: &HistoryFilter, update: &Update, leg: &LegUpdate) -> bool {
     let live = !matches!(leg.state, LegState::Hangup | LegState::Failed);
     (live || !filter.live)
+        && (leg.event == EventName::Missed || !filter.missed)
         && filter.call.as_ref().is_none_or(|call| *call == update.call)
         && filter.call_id.is_none_or(|call_id| call_id == leg.call_id)
         && filter.number.as_ref().is_none_or(|number| [&leg.src.number, &leg.dst.number].contains(&number))

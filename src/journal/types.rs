@@ -377,6 +377,8 @@ pub struct JournalStatus {
 pub struct HistoryFilter {
     /// Only live ones.
     pub live: bool,
+    /// Only missed ones.
+    pub missed: bool,
     /// Of this call.
     pub call: Option<CallKey>,
     /// With this `call_id`.

@@ -46,12 +46,23 @@ pub async fn start() {
     }
 }
 
+/// Changes one of its configuration files; who needs it as it was puts it back so.
+pub fn configure(file: &str, change: impl FnOnce(&str) -> String) -> String {
+    let path = root().join("etc/asterisk").join(file);
+    let before = std::fs::read_to_string(&path).unwrap();
+    let after = change(&before);
+    assert_ne!(before, after, "{file} is not changed");
+    std::fs::write(path, after).unwrap();
+    before
+}
+
 /// Its process.
 pub fn pid() -> u32 {
     std::fs::read_to_string(root().join("run/asterisk/asterisk.pid")).unwrap().trim().parse().unwrap()
 }
 
-async fn command(line: &str) -> bool {
+/// A CLI command that AMI does not allow; whether Asterisk took it.
+pub async fn command(line: &str) -> bool {
     let mut asterisk = Command::new("chroot");
     asterisk.arg(root()).args(["asterisk", "-rx", line]);
     asterisk

@@ -15,7 +15,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::sip::Phone;
+use crate::sip::{Call, Phone, State};
 
 /// Where Asterisk listens.
 pub const AMI: &str = "127.0.0.1:5038";
@@ -175,6 +175,33 @@ pub async fn pause(seconds: f64) {
     sleep(Duration::from_secs_f64(seconds)).await;
 }
 
+/// The next call that comes to this device, which begins to ring.
+pub async fn rings(phone: &Phone) -> Call {
+    let call = phone.next_call().await;
+    call.ring().await;
+    call
+}
+
+/// The next call that comes to this device, answered after a while.
+pub async fn answers(phone: &Phone, after: f64) -> Call {
+    let call = rings(phone).await;
+    pause(after).await;
+    call.answer().await;
+    call
+}
+
+/// Answers, and who called notices.
+pub async fn takes(call: &Call, caller: &Call) {
+    call.answer().await;
+    caller.becomes(State::Up).await;
+}
+
+/// Hangs up, and the other side notices.
+pub async fn ends(by: &Call, other: &Call) {
+    by.hang_up().await;
+    other.becomes(State::Over).await;
+}
+
 /// One AMI message, its headers in order.
 #[derive(Debug)]
 pub struct Message(Vec<(String, String)>);
@@ -246,6 +273,16 @@ impl Ami {
         let ours = |m: &&Arc<Message>| m.get("ActionID") == id && !m.get("Response").is_empty();
         let answer = self.until(begin, |heard| heard.iter().find(ours).cloned()).await;
         answer.unwrap_or_else(|| panic!("no answer to {headers:?}"))
+    }
+
+    /// Does an action that Asterisk cannot even read; gives the error, which names no action.
+    pub async fn refused(&self, headers: &[(&str, &str)]) -> Arc<Message> {
+        let begin = self.count();
+        let text: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        self.writer.lock().await.write_all(format!("{text}\r\n").as_bytes()).await.unwrap();
+        let error = |m: &&Arc<Message>| m.get("Response") == "Error";
+        let answer = self.until(begin, |heard| heard.iter().find(error).cloned()).await;
+        answer.unwrap_or_else(|| panic!("no error"))
     }
 
     /// All messages so far.

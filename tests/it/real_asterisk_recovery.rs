@@ -5,19 +5,17 @@
 use std::time::Duration;
 
 use callpost::clock;
-use callpost::receiver::{Options, Receiver};
-use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::agent::Agent;
 use crate::asterisk;
-use crate::lab::{AMI, Lab, pause};
-use crate::real_asterisk::{beside_asterisk_in_share, config};
-use crate::sip::{Call, Phone, State};
-use crate::story::{Told, created, is_whole, told, until_created, until_over, until_told};
+use crate::lab::{AMI, ends, pause, rings, takes};
+use crate::real_asterisk::beside_asterisk_in_share;
+use crate::sip::State;
+use crate::site::Site;
+use crate::story::{Told, created, is_whole, told, until_created};
 
 /// `t_cause` of what ended while nobody looked.
 const UNSEEN: &str = "Unknown (agent was disconnected)";
@@ -26,92 +24,14 @@ const RESTART: &str = "Lost (PBX restart)";
 /// How long Asterisk may take to give a client up that does not read: `writetimeout` and some.
 const CUT: Duration = Duration::from_secs(40);
 
-/// A lab, a receiver, and the place of an agent's journal.
-struct Site {
-    lab: Lab,
-    receiver: Receiver,
-    home: TempDir,
-}
-
-impl Site {
-    async fn open() -> Site {
-        let lab = Lab::open().await;
-        lab.begin().await;
-        let receiver = Receiver::start(Options::default()).await.unwrap();
-        Site { lab, receiver, home: tempfile::tempdir().unwrap() }
-    }
-
-    /// An agent, the first or the next, logged in to Asterisk.
-    async fn agent(&self) -> Agent {
-        self.agent_through(AMI).await
-    }
-
-    /// The same, for an agent that finds Asterisk at this address.
-    async fn agent_through(&self, address: &str) -> Agent {
-        let config = config(self.home.path(), self.receiver.address()).replace(AMI, address);
-        let mut agent = Agent::start(self.home.path(), &config);
-        agent.connected().await;
-        agent
-    }
-
-    /// An outside call with this number of its own rings at Ana's.
-    async fn rings(&self, number: &str) -> (Call, Call) {
-        let outside = self.calls(number).await;
-        let ana = rings(&self.lab.ana).await;
-        outside.becomes(State::Ringing).await;
-        (outside, ana)
-    }
-
-    async fn calls(&self, number: &str) -> Call {
-        self.lab.trunk.call_for(format!("<sip:{number}@127.0.0.1>").as_bytes(), "5551000").await
-    }
-
-    async fn talks(&self, number: &str) -> (Call, Call) {
-        let (outside, ana) = self.rings(number).await;
-        answers(&outside, &ana).await;
-        (outside, ana)
-    }
-
-    async fn told(&self, number: &str, event: &str) -> Told {
-        until_told(&self.receiver, number, event).await
-    }
-
-    /// Whether Asterisk has a session of the agent.
-    async fn has_session(&self) -> bool {
-        let connected = self.lab.command("manager show connected").await;
-        connected.lines().any(|line| line.trim_start().starts_with("callpost "))
-    }
-
-    /// Ends the test: all is delivered, and no delivery was wrong.
-    async fn ends(self, mut agent: Agent) {
-        self.lab.settle().await;
-        let status = agent.delivered().await;
-        for route in &status.journal.routes {
-            let counters = &route.counters;
-            assert_eq!(counters.accepted, counters.delivered, "{route:?}");
-        }
-        assert_eq!((status.ami.malformed, status.journal.lost, status.journal.quarantined), (0, 0, 0));
-        let counts = self.receiver.counts();
-        assert_eq!((counts.conflicts, counts.out_of_order, counts.failed), (0, 0, 0), "{counts:?}");
-        agent.stop().await;
-    }
-
-    /// This number's one create, and the end of its leg: either may come first.
-    async fn one_create(&self, number: &str) {
-        until_over(&self.receiver, number).await;
-        until_created(&self.receiver, number).await;
-        assert_eq!(created(&self.receiver, number).len(), 1, "{number}");
-    }
-}
-
 /// A line to Asterisk that can be cut.
-struct Line {
-    address: String,
+pub struct Line {
+    pub address: String,
     whole: watch::Sender<bool>,
 }
 
 impl Line {
-    async fn open() -> Line {
+    pub async fn open() -> Line {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (whole, _) = watch::channel(true);
@@ -136,29 +56,13 @@ impl Line {
     }
 
     /// Nothing passes any more, and whoever comes is turned away.
-    fn cut(&self) {
+    pub fn cut(&self) {
         self.whole.send_replace(false);
     }
 
-    fn mend(&self) {
+    pub fn mend(&self) {
         self.whole.send_replace(true);
     }
-}
-
-async fn rings(phone: &Phone) -> Call {
-    let call = phone.next_call().await;
-    call.ring().await;
-    call
-}
-
-async fn answers(outside: &Call, phone: &Call) {
-    phone.answer().await;
-    outside.becomes(State::Up).await;
-}
-
-async fn ends(by: &Call, other: &Call) {
-    by.hang_up().await;
-    other.becomes(State::Over).await;
 }
 
 /// The second it is, and whether another one is about the same.
@@ -186,7 +90,7 @@ fn an_agent_that_is_killed_goes_on_with_its_calls() {
         site.told(number, "ringing").await;
         agent.kill().await;
         let agent = site.agent().await;
-        answers(&outside, &ana).await;
+        takes(&ana, &outside).await;
         let answered = second();
         site.told(number, "connected").await;
         agent.kill().await;
@@ -225,7 +129,7 @@ fn an_agent_that_is_killed_at_once_tells_everything_once() {
             let (outside, ana) = site.rings(number).await;
             agent.kill().await;
             agent = site.agent().await;
-            answers(&outside, &ana).await;
+            takes(&ana, &outside).await;
             site.told(number, "connected").await;
             ends(&ana, &outside).await;
             site.told(number, "hangup").await;
@@ -248,7 +152,7 @@ fn what_happened_while_the_agent_was_dead_is_told_and_marked() {
         let (outside, ana) = site.rings(number).await;
         site.told(number, "ringing").await;
         agent.kill().await;
-        answers(&outside, &ana).await;
+        takes(&ana, &outside).await;
         let answered = second();
         pause(3.2).await;
         let agent = site.agent().await;
@@ -287,7 +191,7 @@ fn calls_that_were_up_before_the_agent_are_taken_in() {
         assert!(about(connected.connected, answered), "{connected:?}");
         site.told(outbound, "ringing").await;
         site.told(queued, "initial").await;
-        answers(&beto, &carrier).await;
+        takes(&carrier, &beto).await;
         site.told(outbound, "connected").await;
         ends(&outside, &ana).await;
         ends(&beto, &carrier).await;
@@ -322,7 +226,7 @@ fn a_call_that_ended_in_a_gap_is_ended_and_one_that_was_in_it_alone_is_not_inven
         let (ended_outside, ended_ana) = site.rings(ended).await;
         site.told(ended, "ringing").await;
         line.cut();
-        answers(&ended_outside, &ended_ana).await;
+        takes(&ended_ana, &ended_outside).await;
         ends(&ended_outside, &ended_ana).await;
         line.mend();
         let end = site.told(ended, "missed").await;
@@ -332,7 +236,7 @@ fn a_call_that_ended_in_a_gap_is_ended_and_one_that_was_in_it_alone_is_not_inven
         let (outside, ana) = site.rings(goes_on).await;
         site.told(goes_on, "ringing").await;
         line.cut();
-        answers(&outside, &ana).await;
+        takes(&ana, &outside).await;
         let answered = second();
         pause(2.2).await;
         line.mend();

@@ -7,15 +7,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use callpost::api::AgentStatus;
-use callpost::receiver::{Options, Receiver, Request};
+use callpost::receiver::{Receiver, Request};
 use futures_util::StreamExt;
 use futures_util::stream;
 
 use crate::agent::Agent;
 use crate::asterisk;
 use crate::lab::{Lab, pause};
-use crate::real_asterisk::{beside_asterisk_in_share, config};
+use crate::real_asterisk::beside_asterisk_in_share;
 use crate::sip::{Call, Phone, State};
+use crate::site::Site;
 use crate::story::{created, is_one_call, is_whole, told, until_over};
 
 /// Calls that are being set up or hung up at one moment: the phones send nothing twice, so what
@@ -54,17 +55,14 @@ fn each_of_many_calls_at_once_is_accounted_for() {
     beside_asterisk_in_share("2", async || {
         let count = count(200);
         let plans = plans(count);
-        let lab = Lab::open().await;
-        lab.begin().await;
-        let receiver = Receiver::start(Options::default()).await.unwrap();
-        let home = tempfile::tempdir().unwrap();
-        let mut agent = Agent::start(home.path(), &config(home.path(), receiver.address()));
-        agent.connected().await;
+        let site = Site::open().await;
+        let Site { lab, receiver, .. } = &site;
+        let mut agent = site.agent().await;
         let event_times = event_times(&agent);
         let before = (cpu(agent.pid()), cpu(asterisk::pid()));
 
         let begin = Instant::now();
-        let calls = set_up(&lab, &plans).await;
+        let calls = set_up(lab, &plans).await;
         hang_up(calls).await;
         let seconds = begin.elapsed().as_secs_f64();
         lab.settle().await;
@@ -72,7 +70,7 @@ fn each_of_many_calls_at_once_is_accounted_for() {
         let after = (cpu(agent.pid()), cpu(asterisk::pid()));
 
         for plan in &plans {
-            let all = told(&receiver, &plan.number);
+            let all = told(receiver, &plan.number);
             if plan.cancelled {
                 is_whole(&all, &["initial", "ringing", "missed"]);
             } else {
@@ -80,7 +78,7 @@ fn each_of_many_calls_at_once_is_accounted_for() {
                 assert_eq!(all[3].by, if plan.by_caller { "caller" } else { "callee" }, "{all:#?}");
             }
             assert!(all.iter().all(|told| told.info.is_empty()), "{all:#?}");
-            assert_eq!(created(&receiver, &plan.number).len(), 1, "{}", plan.number);
+            assert_eq!(created(receiver, &plan.number).len(), 1, "{}", plan.number);
         }
         for route in &status.journal.routes {
             assert_eq!(route.counters.accepted, route.counters.delivered, "{route:?}");
@@ -90,10 +88,10 @@ fn each_of_many_calls_at_once_is_accounted_for() {
         let webhooks = plans.iter().map(|plan| if plan.cancelled { 3 } else { 4 }).sum::<u64>();
         assert_eq!((counts.creates, counts.webhooks), (count as u64, webhooks), "{counts:?}");
         assert_eq!((counts.creates_again, counts.webhooks_again), (0, 0), "{counts:?}");
-        assert_eq!((counts.conflicts, counts.out_of_order, counts.failed), (0, 0, 0), "{counts:?}");
+        site.nothing_was_wrong();
         assert_eq!((status.ami.malformed, status.ami.logins, status.ingest.rebuilds), (0, 1, 0));
 
-        let latencies = latencies(&receiver, &event_times);
+        let latencies = latencies(receiver, &event_times);
         #[expect(clippy::cast_precision_loss, reason = "figures for people")]
         let rate = status.ingest.events as f64 / seconds;
         eprintln!(
@@ -122,26 +120,22 @@ fn an_agent_killed_in_the_middle_of_many_calls_loses_and_doubles_none() {
     beside_asterisk_in_share("2", async || {
         let count = count(100);
         let plans = plans(count);
-        let lab = Lab::open().await;
-        lab.begin().await;
-        let receiver = Receiver::start(Options::default()).await.unwrap();
-        let home = tempfile::tempdir().unwrap();
-        let start = || Agent::start(home.path(), &config(home.path(), receiver.address()));
-        let mut agent = start();
-        agent.connected().await;
+        let site = Site::open().await;
+        let Site { lab, receiver, .. } = &site;
+        let agent = site.agent().await;
 
         let killed = async {
-            let agent = kill_when(&receiver, count, agent, start).await;
-            kill_when(&receiver, count * 2, agent, start).await
+            let agent = kill_when(&site, count, agent).await;
+            kill_when(&site, count * 2, agent).await
         };
-        let (calls, mut agent) = tokio::join!(set_up(&lab, &plans), killed);
+        let (calls, mut agent) = tokio::join!(set_up(lab, &plans), killed);
         hang_up(calls).await;
         lab.settle().await;
         let status = done(&mut agent, count).await;
 
         let mut unheard = 0;
         for plan in &plans {
-            let all = told(&receiver, &plan.number);
+            let all = told(receiver, &plan.number);
             is_one_call(&all);
             let mut names: Vec<&str> = all.iter().map(|told| told.event.as_str()).collect();
             if !names.contains(&"ringing") {
@@ -152,10 +146,10 @@ fn an_agent_killed_in_the_middle_of_many_calls_loses_and_doubles_none() {
             }
             let end: &[&str] = if plan.cancelled { &["missed"] } else { &["connected", "hangup"] };
             assert_eq!(names, [&["initial", "ringing"], end].concat(), "{all:#?}");
-            assert_eq!(created(&receiver, &plan.number).len(), 1, "{}", plan.number);
+            assert_eq!(created(receiver, &plan.number).len(), 1, "{}", plan.number);
         }
         let counts = receiver.counts();
-        assert_eq!((counts.conflicts, counts.out_of_order, counts.failed), (0, 0, 0), "{counts:?}");
+        site.nothing_was_wrong();
         assert_eq!((status.journal.lost, status.journal.quarantined), (0, 0));
         eprintln!("killed: {count} calls, {unheard} whose ringing nobody heard; {counts:?}");
         agent.stop().await;
@@ -167,23 +161,19 @@ fn an_agent_killed_while_many_calls_end_ends_each_of_them_once() {
     beside_asterisk_in_share("2", async || {
         let count = count(100);
         let plans = plans(count);
-        let lab = Lab::open().await;
-        lab.begin().await;
-        let receiver = Receiver::start(Options::default()).await.unwrap();
-        let home = tempfile::tempdir().unwrap();
-        let start = || Agent::start(home.path(), &config(home.path(), receiver.address()));
-        let mut agent = start();
-        agent.connected().await;
+        let site = Site::open().await;
+        let Site { lab, receiver, .. } = &site;
+        let agent = site.agent().await;
 
-        let calls = set_up(&lab, &plans).await;
+        let calls = set_up(lab, &plans).await;
         let before = plans.iter().map(|plan| if plan.cancelled { 2 } else { 3 }).sum::<usize>();
-        let killed = kill_when(&receiver, before + count / 4, agent, start);
+        let killed = kill_when(&site, before + count / 4, agent);
         let ((), mut agent) = tokio::join!(hang_up(calls), killed);
         lab.settle().await;
         let (mut recovered, mut unseen, mut uncreated) = (0, 0, 0);
         for plan in &plans {
-            let end = until_over(&receiver, &plan.number).await;
-            let all = told(&receiver, &plan.number);
+            let end = until_over(receiver, &plan.number).await;
+            let all = told(receiver, &plan.number);
             is_one_call(&all);
             let names: Vec<&str> = all.iter().map(|told| told.event.as_str()).collect();
             let whole: &[&str] = if plan.cancelled { &["missed"] } else { &["connected", "hangup"] };
@@ -198,7 +188,7 @@ fn an_agent_killed_while_many_calls_end_ends_each_of_them_once() {
             last = next.number;
         }
         for plan in &plans {
-            match created(&receiver, &plan.number).len() {
+            match created(receiver, &plan.number).len() {
                 0 => uncreated += 1,
                 created => assert_eq!(created, 1, "{}", plan.number),
             }
@@ -212,7 +202,7 @@ fn an_agent_killed_while_many_calls_end_ends_each_of_them_once() {
         assert!(uncreated == 0 || skipped + waiting > 0, "{status:?}");
         assert!(uncreated < count, "{status:?}");
         let counts = receiver.counts();
-        assert_eq!((counts.conflicts, counts.out_of_order, counts.failed), (0, 0, 0), "{counts:?}");
+        site.nothing_was_wrong();
         eprintln!(
             "killed at the end: {count} calls, {recovered} ended in the gap, of which {unseen} for unknown reasons, {uncreated} without a CDR ({skipped} skipped, {waiting} objects wait); {counts:?}"
         );
@@ -221,13 +211,11 @@ fn an_agent_killed_while_many_calls_end_ends_each_of_them_once() {
 }
 
 /// Kills the agent once so many requests have come; gives the next one, logged in.
-async fn kill_when(receiver: &Receiver, requests: usize, agent: Agent, start: impl Fn() -> Agent) -> Agent {
+async fn kill_when(site: &Site, requests: usize, agent: Agent) -> Agent {
     // Requests are numbered from 1.
-    receiver.next(requests as u64 - 1).await;
+    site.receiver.next(requests as u64 - 1).await;
     agent.kill().await;
-    let mut agent = start();
-    agent.connected().await;
-    agent
+    site.agent().await
 }
 
 fn count(quick: usize) -> usize {

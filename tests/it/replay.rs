@@ -23,7 +23,7 @@ use tokio_util::codec::Decoder;
 use crate::expect::{Create, Expectation, Tolerance};
 
 /// The reference configuration of the catalogue.
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 [pbx]
 name = "hq"
 timezone = "UTC"
@@ -170,8 +170,12 @@ pub struct Run {
 
 impl Run {
     pub fn new() -> Self {
+        Self::with(config())
+    }
+
+    pub fn with(config: &Config) -> Self {
         Self {
-            tracker: Tracker::new(config()),
+            tracker: Tracker::new(config),
             objects: BTreeMap::new(),
             updates: Vec::new(),
             groups: Vec::new(),
@@ -237,7 +241,12 @@ impl Run {
 
 /// A whole stream, and an hour after it.
 pub fn replay(fed: &[(Micros, Fed)]) -> Run {
-    let mut run = Run::new();
+    replay_in(config(), fed)
+}
+
+/// The same with another configuration.
+pub fn replay_in(config: &Config, fed: &[(Micros, Fed)]) -> Run {
+    let mut run = Run::with(config);
     for (at, fed) in fed {
         run.put(*at, fed);
     }

@@ -10,8 +10,8 @@
 
 use std::pin::Pin;
 
-use crate::lab::{Lab, pause};
-use crate::sip::{Call, Phone, State};
+use crate::lab::{Lab, answers, ends, pause, rings};
+use crate::sip::{Call, State};
 
 /// A scenario under the name its recordings and expectations have.
 pub struct Scenario {
@@ -67,6 +67,7 @@ scenarios! {
     l04_ringgroup_local_inbound
     l14_ringgroup_local_rtp_callee_hangs
     l01_followme_local_optimized
+    l11_followme_local_optimized_rtp
     l02_followme_external_answers
     l03_local_n_not_optimized
     l06_302_forward
@@ -128,7 +129,10 @@ scenarios! {
     n84_trunk_failover
     n85_all_trunks_fail
     n86_call_waiting
+    n103_originate_with_own_id
+    n107_quotes_in_a_name
     n108_withheld_number
+    n111_numbers
     n112_two_calls_of_one_phone
     n113_paging
     n114_chanspy
@@ -147,6 +151,18 @@ pub fn chosen() -> impl Iterator<Item = &'static Scenario> {
     named.skip(n - 1).step_by(of)
 }
 
+/// These, in the catalogue's order; in a process that plays a part of the scenarios, those of them
+/// that begin as it says.
+pub fn named(names: &'static [&'static str]) -> impl Iterator<Item = &'static Scenario> {
+    for name in names {
+        assert!(SCENARIOS.iter().any(|scenario| scenario.name == *name), "there is no scenario {name}");
+    }
+    let begins = std::env::var("CALLPOST_SCENARIO").unwrap_or_default();
+    let wanted =
+        move |scenario: &&Scenario| names.contains(&scenario.name) && scenario.name.starts_with(&begins);
+    SCENARIOS.iter().filter(wanted)
+}
+
 /// The outside caller of most scenarios; of the others only "trunk" is known.
 const CALLER: &[u8] = b"<sip:584141234567@127.0.0.1>";
 
@@ -154,21 +170,6 @@ const CALLER: &[u8] = b"<sip:584141234567@127.0.0.1>";
 const OUTSIDE: &str = "92125551234";
 
 // --- steps that many scenarios share -----------------------------------------
-
-/// The next call that comes to this device, which begins to ring.
-async fn rings(phone: &Phone) -> Call {
-    let call = phone.next_call().await;
-    call.ring().await;
-    call
-}
-
-/// The next call that comes to this device, answered after a while.
-async fn answers(phone: &Phone, after: f64) -> Call {
-    let call = rings(phone).await;
-    pause(after).await;
-    call.answer().await;
-    call
-}
 
 /// An outside caller who gives only the carrier's name reaches Ana.
 async fn ana_answers(lab: &Lab) -> (Call, Call) {
@@ -190,12 +191,6 @@ async fn ana_answers_caller(lab: &Lab) -> (Call, Call) {
 async fn ana_left(lab: &Lab, ana: &Call) {
     lab.hangups("1001", 1).await;
     ana.let_go().await;
-}
-
-/// Hangs up, and the other side notices.
-async fn ends(by: &Call, other: &Call) {
-    by.hang_up().await;
-    other.becomes(State::Over).await;
 }
 
 // --- A. basic inbound ----------------------------------------------------------
@@ -471,6 +466,19 @@ async fn l01_followme_local_optimized(lab: &Lab) {
     let ana = answers(&lab.ana, 1.0).await;
     beto.becomes(State::Up).await;
     mobile.becomes(State::Over).await;
+    pause(1.4).await;
+    ends(&beto, &ana).await;
+}
+
+async fn l11_followme_local_optimized_rtp(lab: &Lab) {
+    let beto = lab.beto.call("601").await;
+    let mobile = rings(&lab.trunk).await;
+    let ana = answers(&lab.ana, 1.0).await;
+    beto.becomes(State::Up).await;
+    mobile.becomes(State::Over).await;
+    beto.talk();
+    ana.talk();
+    lab.event("LocalOptimizationEnd", &[]).await;
     pause(1.4).await;
     ends(&beto, &ana).await;
 }
@@ -1109,6 +1117,46 @@ async fn n86_call_waiting(lab: &Lab) {
     knocking.becomes(State::Over).await;
     pause(0.8).await;
     ends(&first, &ana).await;
+}
+
+/// A program that clicks to call may name the channels itself: such an id says nothing of time.
+async fn n103_originate_with_own_id(lab: &Lab) {
+    lab.action(&[
+        ("Action", "Originate"),
+        ("Channel", "PJSIP/1001"),
+        ("Context", "from-internal"),
+        ("Exten", OUTSIDE),
+        ("Priority", "1"),
+        ("CallerID", "1001"),
+        ("ChannelId", "abc-1"),
+        ("OtherChannelId", "abc-2"),
+        ("Async", "true"),
+    ])
+    .await;
+    let ana = answers(&lab.ana, 1.0).await;
+    let outside = answers(&lab.trunk, 1.0).await;
+    pause(1.3).await;
+    ends(&ana, &outside).await;
+}
+
+async fn n107_quotes_in_a_name(lab: &Lab) {
+    let caller = "\"Empresa \\\"X\\\", C.A.\\\\ñ?\" <sip:584141234567@127.0.0.1>";
+    let outside = lab.trunk.call_for(caller.as_bytes(), "5551000").await;
+    let ana = answers(&lab.ana, 0.5).await;
+    outside.becomes(State::Up).await;
+    pause(0.9).await;
+    ends(&outside, &ana).await;
+}
+
+async fn n111_numbers(lab: &Lab) {
+    // a local number after the 9, and one that is too short to be told
+    for number in ["95551234", "912"] {
+        let ana = lab.ana.call(number).await;
+        let outside = answers(&lab.trunk, 0.3).await;
+        ana.becomes(State::Up).await;
+        pause(0.4).await;
+        ends(&ana, &outside).await;
+    }
 }
 
 async fn n108_withheld_number(lab: &Lab) {

@@ -90,13 +90,18 @@ async fn until_any(receiver: &Receiver, number: &str, events: &[&str]) -> Told {
 
 /// Waits for a create of this number.
 pub async fn until_created(receiver: &Receiver, number: &str) {
+    until_created_within(receiver, number, PATIENCE).await;
+}
+
+/// The same with another patience.
+pub async fn until_created_within(receiver: &Receiver, number: &str, patience: Duration) {
     let mut last = 0;
     let found = async {
         while created(receiver, number).is_empty() {
             last = receiver.next(last).await.number;
         }
     };
-    let found = timeout(PATIENCE, found).await;
+    let found = timeout(patience, found).await;
     found.unwrap_or_else(|_| panic!("{number}: no create, only {:#?}", told(receiver, number)));
 }
 

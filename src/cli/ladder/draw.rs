@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use anstyle::Style;
 use jiff::tz::TimeZone;
 use parsers::Micros;
+use unicode_width::UnicodeWidthStr;
 
 use super::canvas::{Canvas, lifeline};
 use super::line::{Line, columns, wrap};
@@ -184,8 +186,10 @@ fn top(story: &Story, layout: &Layout, width: usize) -> Vec<Line> {
             .iter()
             .enumerate()
             .map(|(index, channel)| {
+                let who = if channel.who.is_empty() { String::new() } else { format!(" {}", channel.who) };
                 Line::new(shown(channel), format!("{} ", letter(index)))
                     .and(lifeline(channel.local), &channel.name)
+                    .text(who)
             })
             .collect();
         let widest = cells.iter().map(Line::width).max().unwrap_or(1);
@@ -203,10 +207,7 @@ fn top(story: &Story, layout: &Layout, width: usize) -> Vec<Line> {
         if layout.words > 0 {
             canvas.write(x, &letter(index), shown(channel));
         } else {
-            let long = channel.short.chars().count();
-            let room = layout.lane.saturating_sub(1);
-            let start = x.saturating_sub(long.min(room) / 2).max(index * layout.lane);
-            canvas.write(start, &super::line::cut(&channel.short, room), shown(channel));
+            centred(&mut canvas, layout, index, &channel.short, shown(channel));
         }
     }
     let mut head = Line::new(style::DIM, format!("{:>1$} ", "time", layout.time));
@@ -216,7 +217,25 @@ fn top(story: &Story, layout: &Layout, width: usize) -> Vec<Line> {
         head.push(style::DIM, "deliveries");
     }
     lines.push(head);
+    if layout.words == 0 && story.channels.iter().any(|channel| !channel.who.is_empty()) {
+        let mut canvas = layout.canvas();
+        for (index, channel) in story.channels.iter().enumerate() {
+            centred(&mut canvas, layout, index, &channel.who, Style::new());
+        }
+        let mut whose = Line::default();
+        whose.pad(layout.time + 1);
+        whose.append(canvas.into_line());
+        lines.push(whose);
+    }
     lines
+}
+
+/// Words above a column, around its lifeline.
+fn centred(canvas: &mut Canvas, layout: &Layout, index: usize, text: &str, style: Style) {
+    let long = text.width();
+    let room = layout.lane.saturating_sub(1);
+    let start = layout.x(index).saturating_sub(long.min(room) / 2).max(index * layout.lane);
+    canvas.write(start, &super::line::cut(text, room), style);
 }
 
 /// The cells of one line: lifelines, and the mark if it is the row's first.

@@ -9,9 +9,12 @@ use parsers::{Cdr, Micros};
 use super::line::{Line, clean, columns, heading};
 use super::story::short;
 use crate::calls::{LegUpdate, UpdateBody};
-use crate::cli::{leg, style};
+use crate::cli::leg::{self, Words};
+use crate::cli::style;
 use crate::journal::Trace;
 
+/// A narrower terminal has room for few words.
+const NARROW: usize = 105;
 /// Most CDR rows shown.
 const MOST_ROWS: usize = 50;
 
@@ -36,6 +39,7 @@ pub(super) fn head(call: &str, trace: &Trace, zone: &TimeZone, width: usize) -> 
     }
     lines.push(times);
     if !legs.is_empty() {
+        let words = if width < NARROW { Words::Few } else { Words::All };
         let infos: Vec<String> = legs.iter().map(|one| info(one)).collect();
         let with_info = infos.iter().any(|info| !info.is_empty());
         let titles = ["", "from", "to", "outcome", "talked", "call_id", "info"];
@@ -43,9 +47,9 @@ pub(super) fn head(call: &str, trace: &Trace, zone: &TimeZone, width: usize) -> 
         rows.extend(legs.iter().zip(infos).map(|(one, info)| {
             vec![
                 leg::direction(one),
-                leg::from(one),
-                leg::to(one),
-                leg::outcome(one),
+                leg::from(one, words),
+                leg::to(one, words),
+                leg::outcome(one, words),
                 leg::talked(one, last),
                 Line::new(style::NAME, one.call_id.to_string()),
                 Line::new(style::DIM, info),
@@ -95,41 +99,56 @@ pub(super) fn cdrs(rows: &[Cdr], zone: &TimeZone, width: usize) -> Vec<Line> {
     if rows.is_empty() {
         return Vec::new();
     }
-    let mut table = vec![heading(&[
-        "CDR start",
-        "src",
-        "dst",
-        "channel",
-        "dstchannel",
-        "last app",
-        "disposition",
-        "duration",
-        "billsec",
-    ])];
-    table.extend(rows.iter().take(MOST_ROWS).map(|row| cdr(row, zone)));
-    let mut lines = columns(table, Some(width), &[1, 2, 3, 4, 5]);
+    let few = width < NARROW;
+    let titles: &[&str] = if few {
+        &["CDR start", "src", "dst", "channel", "dstchannel", "disposition", "seconds"]
+    } else {
+        &[
+            "CDR start",
+            "src",
+            "dst",
+            "channel",
+            "dstchannel",
+            "last app",
+            "disposition",
+            "duration",
+            "billsec",
+        ]
+    };
+    let mut table = vec![heading(titles)];
+    table.extend(rows.iter().take(MOST_ROWS).map(|row| cdr(row, zone, few)));
+    let mut lines = columns(table, Some(width), if few { &[1, 2, 3, 4] } else { &[1, 2, 3, 4, 5] });
     if rows.len() > MOST_ROWS {
         lines.push(Line::new(style::DIM, format!("and {} more", rows.len() - MOST_ROWS)));
     }
     lines
 }
 
-fn cdr(row: &Cdr, zone: &TimeZone) -> Vec<Line> {
+fn cdr(row: &Cdr, zone: &TimeZone, few: bool) -> Vec<Line> {
     let text = |text: Option<&str>| Line::default().text(clean(text.unwrap_or_default()));
     let start = match row.start_epoch {
         Some(at) => leg::local(at, zone, "%H:%M:%S"),
         None => row.start.as_deref().map(clean).unwrap_or_default(),
     };
     let answered = row.disposition == parsers::cdr::Disposition::Answered;
-    vec![
+    let channel = |name: Option<&parsers::ChannelName>| name.map(|name| short(name.as_str()));
+    let mut cells = vec![
         Line::new(style::DIM, start),
         text(row.src.as_deref()),
         text(row.dst.as_deref()),
-        text(row.channel.as_ref().map(|name| short(name.as_str())).as_deref()),
-        text(row.dstchannel.as_ref().map(|name| short(name.as_str())).as_deref()),
-        text(row.lastapp.as_deref()),
-        Line::new(if answered { style::GOOD } else { style::WARN }, row.disposition.as_str()),
-        Line::new(Style::new(), format!("{} s", row.duration)),
-        Line::new(Style::new(), format!("{} s", row.billsec)),
-    ]
+        text(channel(row.channel.as_ref()).as_deref()),
+        text(channel(row.dstchannel.as_ref()).as_deref()),
+    ];
+    let disposition = Line::new(if answered { style::GOOD } else { style::WARN }, row.disposition.as_str());
+    if few {
+        cells.extend([disposition, Line::default().text(format!("{}/{}", row.duration, row.billsec))]);
+    } else {
+        cells.extend([
+            text(row.lastapp.as_deref()),
+            disposition,
+            Line::new(Style::new(), format!("{} s", row.duration)),
+            Line::new(Style::new(), format!("{} s", row.billsec)),
+        ]);
+    }
+    cells
 }

@@ -23,6 +23,8 @@ pub(super) struct Channel {
     pub name: String,
     /// As the column is headed.
     pub short: String,
+    /// Whose it is, as Asterisk presents it: a name, else a number; empty if the heading says it already.
+    pub who: String,
     /// Half of a Local pair.
     pub local: bool,
     /// The row it is first there.
@@ -81,15 +83,20 @@ impl Story {
     /// The channel of a block, a new column if it is not known.
     fn channel(&mut self, message: &TraceMessage, prefix: &str) -> Option<usize> {
         let id = get(message, &format!("{prefix}Uniqueid"))?;
-        if let Some(known) = self.by_id.get(id) {
-            return Some(*known);
+        if let Some(known) = self.by_id.get(id).copied() {
+            if let Some(channel) = self.channels.get_mut(known).filter(|channel| channel.who.is_empty()) {
+                channel.who = who(message, prefix, &channel.short);
+            }
+            return Some(known);
         }
         let name = clean(get(message, &format!("{prefix}Channel"))?);
         if self.channels.len() >= MAX_CHANNELS {
             return None;
         }
         let local = name.starts_with("Local/");
-        let channel = Channel { short: short(&name), name, local, first: self.rows.len(), last: None };
+        let short = short(&name);
+        let who = if local { String::new() } else { who(message, prefix, &short) };
+        let channel = Channel { short, name, who, local, first: self.rows.len(), last: None };
         self.channels.push(channel);
         self.by_id.insert(id.to_owned(), self.channels.len() - 1);
         Some(self.channels.len() - 1)
@@ -362,6 +369,17 @@ impl Near<'_> {
 fn get<'a>(message: &'a TraceMessage, key: &str) -> Option<&'a str> {
     let value = message.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(key))?.1.as_str();
     (!value.is_empty() && value != "<unknown>").then_some(value)
+}
+
+/// The name of a channel's own party, else its number, unless the channel is called so.
+fn who(message: &TraceMessage, prefix: &str, short: &str) -> String {
+    if short.starts_with("Local/") {
+        return String::new();
+    }
+    let named =
+        ["CallerIDName", "CallerIDNum"].iter().find_map(|key| get(message, &format!("{prefix}{key}")));
+    let named = clean(named.unwrap_or_default());
+    if short.ends_with(&named) { String::new() } else { cut(&named, MAX_WORD) }
 }
 
 /// A transfer that failed says so.
