@@ -64,6 +64,9 @@ pub(super) fn find(script: &str) -> Settings {
     finder.texts(&tokens);
     let Finder { mut settings, mut used, .. } = finder;
     settings.rules = numbers::rules(&tokens, &constants, &mut used, &mut settings.review);
+    if let (Some((_, line)), None) = (&settings.base, &settings.token) {
+        settings.review.add(*line, "NiMbox's token is not constant: add the sink with it");
+    }
     spans(&constants, &mut settings);
     left_over(&constants, &used, &mut settings);
     settings.review.0.sort();
@@ -79,7 +82,6 @@ struct Finder<'a> {
 }
 
 /// What is looked for within texts.
-#[derive(Clone)]
 struct Patterns {
     table: Regex,
     length: Regex,
@@ -93,7 +95,7 @@ impl Patterns {
     fn new() -> Result<Self, regex::Error> {
         const COLUMNS: &str = "disposition|dcontext|lastapp|channel|dstchannel|src|dst|accountcode|userfield|billsec|duration|amaflags";
         Ok(Self {
-            table: Regex::new(r"(?is)\bselect\b.*\bfrom\s+[`\x22]?([\w.]+)")?,
+            table: Regex::new(r"(?is)\bselect\b.*\bfrom\s+[`\x22]?([A-Za-z0-9_.$]+)")?,
             length: Regex::new(r"(?i)\b(?:char_)?length\s*\(\s*`?dst`?\s*\)\s*(>=|>)\s*(\d{1,3})")?,
             span: Regex::new(r"(?i)\binterval\s+'?(\d{1,6})\s+(hour|day)s?")?,
             column: Regex::new(&format!(
@@ -109,6 +111,13 @@ impl Finder<'_> {
     /// `DBI->connect(...)`, `->credentials(...)`, `->authorization_basic(...)`.
     fn calls(&mut self, tokens: &[Token], at: usize) {
         let Kind::Word(word) = &tokens[at].kind else { return };
+        if matches!(word.as_str(), "require" | "do")
+            && let Some(Kind::Quoted { .. }) = tokens.get(at + 1).map(|token| &token.kind)
+        {
+            self.settings
+                .review
+                .add(tokens[at].line, "another file is read there: what it sets was not seen");
+        }
         if !tokens.get(at + 1).is_some_and(|token| token.is("(")) {
             return;
         }
@@ -268,8 +277,9 @@ impl Finder<'_> {
         self.use_up(text);
         if !url.username().is_empty() {
             let (name, password) = (url.username().to_owned(), url.password().unwrap_or_default().to_owned());
-            let cleared = url.set_username("").is_ok() && url.set_password(None).is_ok();
-            debug_assert!(cleared, "an URL with a host takes no user away");
+            if url.set_username("").and_then(|()| url.set_password(None)).is_err() || password.contains('%') {
+                self.settings.review.add(text.line, "the user or password in NiMbox's address: set both");
+            }
             let what = "another user of NiMbox";
             set(&mut self.settings.account, (name, password), text.line, what, &mut self.settings.review);
         }
@@ -278,13 +288,13 @@ impl Finder<'_> {
     }
 
     fn sql(&mut self, text: &Text, marked: &str) {
-        let Some(patterns) = self.patterns.clone() else { return };
+        let Some(patterns) = &self.patterns else { return };
         let Some(select) = patterns.table.captures(marked) else { return };
         let (review, line) = (&mut self.settings.review, text.line);
         self.used.extend(text.used.iter().cloned());
         set(&mut self.settings.table, select[1].to_owned(), line, "another table", review);
         if let Some(found) = patterns.length.captures(marked)
-            && let Ok(number) = found[2].parse::<usize>()
+            && let Some(number) = found[2].parse::<usize>().ok().filter(|number| *number < 32)
         {
             let least = number + usize::from(&found[1] == ">");
             set(&mut self.settings.min_length, least, line, "another length", review);
@@ -295,7 +305,7 @@ impl Finder<'_> {
             let span = if hours { &mut self.settings.hours } else { &mut self.settings.days };
             span.get_or_insert((number, line));
         }
-        let conditions = marked.to_lowercase().find("where").map_or("", |at| &marked[at..]);
+        let conditions = marked.to_ascii_lowercase().find("where").map_or("", |at| &marked[at..]);
         for found in patterns.column.captures_iter(conditions) {
             review.add(line, format!("the query leaves rows out by {}: callpost does not", &found[1]));
         }
@@ -309,7 +319,7 @@ impl Finder<'_> {
             let what = "another user of NiMbox";
             set(&mut self.settings.account, (name, password), text.line, what, &mut self.settings.review);
         }
-        if marked.contains("--no-check-certificate") {
+        if marked.contains("--no-check-certificate") && !self.settings.unchecked_tls.contains(&text.line) {
             self.settings.unchecked_tls.push(text.line);
         }
     }

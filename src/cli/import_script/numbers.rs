@@ -126,7 +126,13 @@ fn substitution(
     let replace = replacement.replace("\\1", "$1").replace("\\2", "$2");
     let simple = replace.chars().all(|c| c.is_ascii_digit() || "$+{}".contains(c));
     let looks = ["dst", "dest", "num", "phone", "tel"].iter().any(|part| name.to_lowercase().contains(part));
-    if whole && simple && looks && regex::Regex::new(pattern).is_ok() {
+    // a group that the pattern does not have would be a fault of the configuration
+    let groups = |regex: &regex::Regex| {
+        let asked = replace.split('$').skip(1).map(|rest| rest.trim_start_matches('{'));
+        let mut asked = asked.map(|rest| rest.chars().next().and_then(|c| c.to_digit(10)));
+        asked.all(|group| group.is_some_and(|group| (group as usize) < regex.captures_len()))
+    };
+    if whole && simple && looks && regex::Regex::new(pattern).is_ok_and(|regex| groups(&regex)) {
         return Some(Step::Whole { rule: (pattern.to_owned(), replace) });
     }
     if looks {
@@ -202,7 +208,7 @@ fn stripped(tokens: &[Token], strip: usize, area: usize, prefix: &str) -> bool {
         let inside = tokens.get(block)?.is("{") && closing(tokens, block)? > area;
         inside.then_some(condition)
     });
-    strip < area && conditions.into_iter().any(|condition| asks(condition))
+    strip < area && conditions.into_iter().any(asks)
 }
 
 #[cfg(test)]
@@ -228,6 +234,7 @@ mod tests {
             ("$r->{dst} =~ s/^9//;", &[("^9(.+)$", "$1")]),
             ("if (length($n) == 8) { $n = '0261' . $n; }", &[("^(.{8})$", "0261$1")]),
             ("$dst =~ s/^9(\\d{7})$/0212$1/;", &[("^9(\\d{7})$", "0212$1")]),
+            ("$dst =~ s/^0(\\d{10})$/+58$1/;", &[("^0(\\d{10})$", "+58$1")]),
             ("print length($n) == 7;", &[]),
             ("$text =~ s/^x//; $name =~ s/ //g;", &[]),
         ];
@@ -243,9 +250,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_taken_over_is_said() {
-        for script in
-            ["$dst =~ s/^9//; $dst =~ s/^8//;", "$dst =~ s/-//g;", "$dst =~ s/^9//; $other =~ s/^9//;"]
-        {
+        for script in [
+            "$dst =~ s/^9//; $dst =~ s/^8//;",
+            "$dst =~ s/^9\\d+$/$1/;",
+            "$dst =~ s/-//g;",
+            "$dst =~ s/^9//; $other =~ s/^9//;",
+        ] {
             let all = tokens(script);
             let mut review = Review::default();
             rules(&all, &Constants::new(&all), &mut BTreeSet::new(), &mut review);
