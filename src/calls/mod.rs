@@ -18,6 +18,7 @@ mod direction;
 mod ending;
 mod identity;
 mod leg;
+mod limits;
 mod objects;
 mod queue;
 mod sms;
@@ -32,4 +33,4 @@ pub use call::{
     ObjectKey, Party, SmsUpdate, Step, TerminatedBy, Update, UpdateBody, UpdateId,
 };
 pub use identity::call_key;
-pub use tracker::{Input, Snapshot, SnapshotChannel, SnapshotEntry, Tracker};
+pub use tracker::{Input, Snapshot, SnapshotChannel, SnapshotEndpoint, SnapshotEntry, Tracker};

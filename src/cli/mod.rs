@@ -12,6 +12,7 @@ mod delete;
 mod demo;
 mod exit;
 mod import_script;
+mod journal;
 mod ladder;
 mod leg;
 mod lines;

@@ -11,13 +11,14 @@ use super::args::{Cli, Command};
 use super::exit::{CliError, Done};
 use super::out::plural;
 use super::{
-    backfill, calls, capture, check, dead, delete, demo, import_script, log, number, receive, reload, replay,
-    status, tail, trace,
+    backfill, calls, capture, check, dead, delete, demo, import_script, journal, log, number, receive,
+    reload, replay, status, tail, trace,
 };
 use crate::config::{Config, DEFAULT_FILE, Environment, Loaded, load, load_text};
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    no_core_dumps();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -41,7 +42,10 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<Done, CliError> {
     match &cli.command {
-        Command::Run => wait(agent(configured(cli)?, &cli.config)),
+        Command::Run => {
+            with_one_arena();
+            wait(agent(configured(cli)?, &cli.config))
+        }
         Command::Reload(args) => wait(reload::reload(if_there(cli), args)),
         Command::Check(args) => wait(check::check(&cli.config, args)),
         Command::Demo(args) => wait(demo::demo(args)),
@@ -56,8 +60,36 @@ fn run(cli: &Cli) -> Result<Done, CliError> {
         Command::ImportScript(args) => import_script::import_script(args),
         Command::Dead(args) => wait(dead::dead(&if_there(cli)?, args)),
         Command::Replay(args) => wait(replay::replay(&if_there(cli)?, args)),
+        Command::Journal(args) => wait(journal::journal(&if_there(cli)?, args)),
         Command::Capture(args) => wait(capture::capture(&configured(cli)?.config, args)),
     }
+}
+
+/// Memory holds tokens and passwords: it is not written to a disk when the program crashes. A limit
+/// of one byte, unlike none, also keeps a handler that the core is piped to from being started
+/// (core(5)).
+fn no_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+
+    let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    // where the service's own limit is lower already, it stays
+    let _ = setrlimit(Resource::Core, limit(1)).or_else(|_| setrlimit(Resource::Core, limit(0)));
+}
+
+/// The same program again, same process, with one arena of malloc: with one for each thread the
+/// stores' pages, freed by another thread than took them, keep half again as much memory. glibc reads
+/// this when it starts; where the administrator has set it, it stands.
+fn with_one_arena() {
+    const ARENAS: &str = "MALLOC_ARENA_MAX";
+    if std::env::var_os(ARENAS).is_some() || std::env::var_os("GLIBC_TUNABLES").is_some() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut again = std::process::Command::new(program);
+    again.args(std::env::args_os().skip(1)).env(ARENAS, "1");
+    // only its failure returns
+    let why = std::os::unix::process::CommandExt::exec(&mut again);
+    tracing::debug!(reason = %why, "goes on with the arenas there are");
 }
 
 async fn agent(loaded: Loaded, file: &Path) -> Result<Done, CliError> {

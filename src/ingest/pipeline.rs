@@ -25,12 +25,13 @@ use crate::routes::Routes;
 const MAX_RECORDS: usize = 256;
 /// What nobody outside learns of waits this long for company: most events change what is known of a
 /// channel and no more, and each flush costs more than many records. A crash meanwhile loses no more
-/// than one that came so much earlier; what is sent is never waited with.
+/// than one that came so much earlier; what an event leads to is never waited with. Deadlines, which
+/// are far longer, are met together, so much later at most.
 const LINGER: Duration = Duration::from_millis(20);
 /// First wait after a failed commit, doubled up to [`REBUILD_MAX`].
 const REBUILD_MIN: Duration = Duration::from_millis(100);
 /// Longest wait after a failed commit.
-const REBUILD_MAX: Duration = Duration::from_secs(5);
+const REBUILD_MAX: Duration = Duration::from_secs(2);
 /// How long a stop waits for a disk that refuses.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// Arrivals whose way to the disk is remembered for the percentiles.
@@ -86,6 +87,10 @@ pub struct Ingest {
     /// The last commit failed: nothing new is taken until one succeeds, so that what waits is
     /// bounded by the feed.
     failing: bool,
+    /// How often the journal had lost objects when they were last written.
+    objects_lost: u64,
+    /// The tracker wants a new snapshot.
+    resync: bool,
     lags: Lags,
     health: watch::Sender<IngestHealth>,
 }
@@ -121,6 +126,7 @@ impl Ingest {
         let rules = latest.borrow_and_update().clone();
         let (followed, follows) = watch::channel(rules.number);
         let mut ingest = Self {
+            objects_lost: journal.objects_lost(),
             tracker: Tracker::new(&rules.config),
             rules,
             latest,
@@ -129,6 +135,7 @@ impl Ingest {
             gathered: Gathered::default(),
             number: 0,
             failing: false,
+            resync: false,
             lags: Lags::default(),
             health,
         };
@@ -167,6 +174,13 @@ impl Ingest {
                 Ok(()) => {
                     self.failing = false;
                     self.committed(&flying.fed, &flying.urgent, flying.updates);
+                    self.write_lost_objects();
+                    if std::mem::take(&mut self.resync) {
+                        tracing::warn!(
+                            "Asterisk holds a channel that it did not announce; its lists are read anew"
+                        );
+                        feed.resync();
+                    }
                 }
                 Err(why) => {
                     if !self.rebuild(flying.fed, &why, &feed).await {
@@ -212,7 +226,7 @@ impl Ingest {
     async fn gather_one(&mut self, feed: &mut FeedReceiver) -> bool {
         let tick = async {
             match self.tracker.deadline() {
-                Some(at) => tokio::time::sleep(clock::until(at, clock::now())).await,
+                Some(at) => tokio::time::sleep(clock::until(together(at), clock::now())).await,
                 None => std::future::pending().await,
             }
         };
@@ -250,11 +264,12 @@ impl Ingest {
             Fed::Item(Feed::Up { snapshot: Some(snapshot), at }) => {
                 self.tracker.step(Input::Snapshot(snapshot), *at)
             }
-            // Without a snapshot nothing is known of what was there before.
-            Fed::Item(Feed::Up { snapshot: None, .. }) => Step::default(),
+            Fed::Item(Feed::Up { snapshot: None, at }) => self.tracker.step(Input::Blind, *at),
+            Fed::Item(Feed::Audit { listed, at }) => self.tracker.step(Input::Audit(listed), *at),
             Fed::Item(Feed::Lost { at }) => self.tracker.step(Input::Lost, *at),
             Fed::Tick(at) => self.tracker.step(Input::Tick, *at),
         };
+        self.resync |= step.resync;
         let gathered = &mut self.gathered;
         gathered.since.get_or_insert_with(Instant::now);
         if let Some(at) = urgent(&fed, &step) {
@@ -267,6 +282,16 @@ impl Ingest {
         gathered.updates += step.updates.len() as u64;
         take(step, &self.rules.routes, &mut gathered.batch);
         gathered.fed.push(fed);
+    }
+
+    /// Whoever met the damage, the journal's open objects are written again from memory.
+    fn write_lost_objects(&mut self) {
+        let lost = self.journal.objects_lost();
+        if lost != self.objects_lost {
+            self.objects_lost = lost;
+            self.tracker.write_all();
+            self.feed(Fed::Tick(clock::now()));
+        }
     }
 
     fn committed(&mut self, fed: &[Fed], urgent: &[Micros], updates: u64) {
@@ -384,6 +409,12 @@ async fn changed(latest: &mut watch::Receiver<Rules>) {
     }
 }
 
+/// When a deadline is met: others of about that time with it.
+fn together(at: Micros) -> Micros {
+    let slot = i64::try_from(LINGER.as_micros()).unwrap_or(1);
+    Micros(at.0.saturating_add(slot - 1).div_euclid(slot).saturating_mul(slot))
+}
+
 /// Where the number of the last batch stands among the open objects.
 fn batch_number() -> ObjectKey {
     ObjectKey("#batch".into())
@@ -394,7 +425,7 @@ fn batch_number() -> ObjectKey {
 fn urgent(fed: &Fed, step: &Step) -> Option<Micros> {
     let (at, always) = match fed {
         Fed::Item(Feed::Event { event, at, .. }) => (*at, matches!(event.kind, EventKind::Cdr(_))),
-        Fed::Item(Feed::Up { at, .. } | Feed::Lost { at }) => (*at, true),
+        Fed::Item(Feed::Up { at, .. } | Feed::Audit { at, .. } | Feed::Lost { at }) => (*at, true),
         Fed::Tick(at) => (*at, false),
     };
     (always || !step.updates.is_empty() || !step.groups.is_empty()).then_some(at)

@@ -17,7 +17,7 @@ use super::writer::Writer;
 const READ_AT_ONCE: usize = 8192;
 
 impl Writer {
-    /// Up to `limit` that are due, and when the next one will be, if none is.
+    /// Up to `limit` that are due, and when the next one will be, if there are fewer.
     pub(super) fn due(
         &mut self,
         route: &RouteId,
@@ -33,7 +33,7 @@ impl Writer {
             }
             return Err(failed);
         }
-        let next = if due.is_empty() && limit > 0 { self.next_due(number, now) } else { None };
+        let next = if due.len() < limit { self.next_due(number, now) } else { None };
         Ok((due, next))
     }
 
@@ -60,11 +60,12 @@ impl Writer {
 
     /// Hands one out, if it still waits and can be read.
     fn lease(&mut self, route: u16, at: DeliveryKey, next: i64) -> Faulty<Taken> {
-        if self.leases.contains_key(&at) || !self.book.generations.contains_key(&at.generation) {
+        let home = self.book.home(at);
+        if self.leases.contains_key(&at) || !self.book.generations.contains_key(&home) {
             return Ok(Taken::Settled);
         }
-        let store = self.store(at.generation)?;
-        let fault = |fault| (at.generation, fault);
+        let store = self.store(home)?;
+        let fault = |fault| (home, fault);
         let state = match outbox::pending(&store, route, at).map_err(fault)? {
             None => return Ok(Taken::Settled),
             Some(Ok(state)) => state,
@@ -217,12 +218,13 @@ impl Writer {
 
     /// Whether a delivery waits still; one whose generation is gone does not.
     fn is_pending(&mut self, route: u16, at: DeliveryKey) -> Faulty<bool> {
-        let Some(generation) = self.book.generations.get(&at.generation) else { return Ok(false) };
+        let home = self.book.home(at);
+        let Some(generation) = self.book.generations.get(&home) else { return Ok(false) };
         if generation.exact && generation.counters(route).pending == 0 {
             return Ok(false);
         }
-        let store = self.store(at.generation)?;
-        store.contains(&key::pending(route, at)).map_err(|fault| (at.generation, fault))
+        let store = self.store(home)?;
+        store.contains(&key::pending(route, at)).map_err(|fault| (home, fault))
     }
 
     fn next_due(&mut self, route: u16, now: Micros) -> Option<Micros> {

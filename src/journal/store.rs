@@ -1,6 +1,7 @@
 //! The journal's handle.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parsers::Micros;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
@@ -18,6 +19,9 @@ use crate::calls::{CallKey, Update};
 
 /// Questions about the past that may wait at once.
 const QUESTIONS: usize = 16;
+
+/// How long a settlement may wait for company.
+const SOON: Duration = Duration::from_millis(20);
 
 /// A handle on the one writer thread; cheap to clone. When the last one is gone the thread syncs
 /// and ends.
@@ -61,7 +65,7 @@ impl Journal {
     }
 
     /// Up to `limit` deliveries of this route that are due, oldest first, each leased to the
-    /// caller; and when the next one will be due, if none is.
+    /// caller; and when the next one will be due, if there are fewer.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -95,6 +99,27 @@ impl Journal {
     ) -> Result<(), JournalError> {
         let settlement = bounded(settlement);
         self.ask(|reply| Command::Settle(key, settlement, now, reply)).await
+    }
+
+    /// As [`Journal::settle`] for whom a moment does not matter: it is committed with what comes next,
+    /// or alone after 20 ms.
+    ///
+    /// # Errors
+    /// As [`Journal::settle`].
+    pub async fn settle_soon(
+        &self,
+        key: DeliveryKey,
+        settlement: Settlement,
+        now: Micros,
+    ) -> Result<(), JournalError> {
+        let (reply, mut answer) = oneshot::channel();
+        let command = Command::SettleSoon(key, bounded(settlement), now, reply);
+        self.commands.send(command).await.map_err(|_| JournalError::Closed)?;
+        if let Ok(answer) = tokio::time::timeout(SOON, &mut answer).await {
+            return answer.map_err(|_| JournalError::Closed)?;
+        }
+        self.commands.send(Command::Flush).await.map_err(|_| JournalError::Closed)?;
+        answer.await.map_err(|_| JournalError::Closed)?
     }
 
     /// Small values that routes keep across restarts (verified URLs, breaker state), by name.
@@ -145,7 +170,8 @@ impl Journal {
     }
 
     /// Dead letters by route, id and when they were accepted, in order of their places, at most so
-    /// many; `after` is the last one of the page before.
+    /// many; `after` is the last one of the page before. What only the receiver may see is left out;
+    /// it is sent when they are made again.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -156,7 +182,13 @@ impl Journal {
         limit: usize,
     ) -> Result<Vec<DeadLetter>, JournalError> {
         let what = what.clone();
-        self.ask(|reply| Command::Dead { what, after, limit, reply }).await
+        let mut letters = self.ask(|reply| Command::Dead { what, after, limit, reply }).await?;
+        for letter in &mut letters {
+            if letter.payload.conceal() {
+                letter.answer.clear();
+            }
+        }
+        Ok(letters)
     }
 
     /// Makes deliveries of dead letters again, with their old ids and in the order given, behind
@@ -198,6 +230,12 @@ impl Journal {
         self.ask(Command::RoundTrip).await
     }
 
+    /// How often open objects were lost with a damaged file since the start. Where it has risen, the
+    /// tracker must write all of its objects again, whoever met the damage.
+    pub fn objects_lost(&self) -> u64 {
+        self.shared.objects_lost()
+    }
+
     /// How it stands.
     ///
     /// # Errors
@@ -211,6 +249,12 @@ impl Journal {
         let entries = std::fs::read_dir(self.shared.history()).ok()?;
         let days = entries.flatten().filter(|entry| entry.path().is_dir());
         days.filter_map(|entry| entry.file_name().into_string().ok()).min()
+    }
+
+    /// Empties the oldest sealed generation into the head.
+    #[cfg(test)]
+    pub(super) async fn forward_oldest(&self) -> Result<(), JournalError> {
+        self.ask(Command::Forward).await
     }
 
     /// Ends the threads once what waits is on disk; later calls answer `Closed`.

@@ -63,7 +63,7 @@ fn journal(text: &mut Text, status: &AgentStatus) {
     text.gauge("callpost_journal_live_records", "Records still needed: pending deliveries, open objects.")
         .add(&[], pending + journal.objects);
     text.gauge("callpost_journal_generations", "Generations of the outbox.").add(&[], journal.generations);
-    text.gauge("callpost_journal_history_days", "Days of history.").add(&[], journal.days);
+    text.gauge("callpost_journal_history_stores", "Stores of the history, one a day.").add(&[], journal.days);
     text.gauge("callpost_journal_writable", "Whether the journal can be written.")
         .add(&[], u8::from(journal.fault.is_none()));
     text.counter("callpost_journal_commit_failures_total", "Commits that failed and were made again.")

@@ -112,7 +112,7 @@ async fn metrics_tell_of_calls_deliveries_journal_and_process() {
     let receiver = Receiver::start(Options::default()).await.unwrap();
     let to = receiver.address();
     let (mut agent, site, address) = agent(&format!(
-        "[ami]\naddress = '{}'\nusername = 'x'\nsecret = 's'\n\
+        "[ami]\naddress = '{}'\nusername = 'callpost'\nsecret = 's'\n\
          [[webhook]]\nname = 'desk'\nurl = 'http://{to}/hook'\nallow_http = true\nevents = ['sms.received']\n\
          [sms]\ndevices = {{ modem = '04145550100' }}\n",
         pbx.address()
