@@ -57,6 +57,11 @@ pub(super) fn update_id(pbx: &str, hex: &str, n: u64) -> UpdateId {
     UpdateId(format!("{pbx}.{hex}.{n}").into())
 }
 
+/// The key of the call with this linkedid.
+pub fn call_key(pbx: &str, linkedid: &str) -> CallKey {
+    CallKey(src_hash(pbx, linkedid))
+}
+
 /// SHA-1 over `pbx 0 text`, 40 hex digits.
 pub(super) fn src_hash(pbx: &str, text: &str) -> Arc<str> {
     let mut hasher = Sha1::new();

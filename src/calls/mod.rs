@@ -32,4 +32,5 @@ pub use call::{
     CallKey, CdrGroup, CdrRow, CdrSource, Context, Direction, EventName, LegState, LegUpdate, Merger,
     ObjectKey, Party, SmsUpdate, Step, TerminatedBy, Update, UpdateBody, UpdateId,
 };
+pub use identity::call_key;
 pub use tracker::{Input, Snapshot, SnapshotChannel, SnapshotEndpoint, SnapshotEntry, Tracker};

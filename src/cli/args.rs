@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
 use clap::{Args, Parser, Subcommand};
+use jiff::civil::Date;
 use url::Url;
 
 use super::moment::{Moment, moment};
@@ -70,6 +71,12 @@ pub(super) enum Command {
     Trace(Trace),
     /// Updates as they happen
     Tail(Tail),
+    /// What history would be sent: the CDR store's calls as creates
+    Backfill(Backfill),
+    /// Delete a range of days from a NiMbox; both dates are left out
+    Delete(Delete),
+    /// Turn a site's edited copy of the Perl script into a configuration, for review
+    ImportScript(ImportScript),
     /// Deliveries that were given up: look at them, send them again, drop them
     #[command(subcommand)]
     Dead(Dead),
@@ -306,6 +313,61 @@ pub(super) struct Capture {
 }
 
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("span").args(["from", "since", "full"]).required(true))]
+pub(super) struct Backfill {
+    /// Calls that began at this time or later, as 2026-11-01, "2026-11-01 08:00" or 2h
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub from: Option<Moment>,
+    /// Calls that began before this time; of a day, before it is over; default: now
+    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with_all = ["since", "full"])]
+    pub to: Option<Moment>,
+    /// Calls that began in this time up to now, as 200h
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub since: Option<Duration>,
+    /// The last 360 days, as the Perl script's -full
+    #[arg(long)]
+    pub full: bool,
+    /// Another store than [cdr] source; a password in it shows in the list of processes
+    #[arg(long, value_name = "URL")]
+    pub source: Option<String>,
+    /// For this NiMbox sink alone
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    /// Print the creates and send nothing; sending is not available in this version
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Delete {
+    /// The day before the first that is deleted, as 2012-08-23
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    pub from: Date,
+    /// The day after the last that is deleted
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    pub to: Date,
+    /// Which NiMbox sink; required where there are several
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImportScript {
+    /// The script as it stands on the PBX; it is read, never run
+    pub file: PathBuf,
+    /// Write the configuration to a new file (mode 0600) in place of stdout
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Number {
     /// The number as it was dialled
     pub number: String,
@@ -351,6 +413,12 @@ fn time(text: &str) -> Result<Duration, String> {
     duration(text).ok_or_else(|| "not a duration, as 50ms or 2s".to_owned())
 }
 
+/// NiMbox takes whole days.
+fn date(text: &str) -> Result<Date, String> {
+    let day = text.len() == 10 && text.is_ascii();
+    text.parse().ok().filter(|_| day).ok_or_else(|| "not a date without hours, as 2012-08-23".to_owned())
+}
+
 fn letters(text: &str) -> Result<usize, String> {
     let limit = text.parse::<usize>().map_err(|_| "not a number".to_owned())?;
     if (1..=MOST_LETTERS).contains(&limit) { Ok(limit) } else { Err(format!("not from 1 to {MOST_LETTERS}")) }
@@ -379,7 +447,7 @@ static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
     let build = option_env!("CALLPOST_BUILD").unwrap_or("unknown");
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     format!(
-        "{}\nbuild: {build} ({profile}, {} {})\nfeatures: AMI over TCP and TLS; nimbox, webhook; journal on sled",
+        "{}\nbuild: {build} ({profile}, {} {})\nfeatures: AMI over TCP and TLS; nimbox, webhook; journal on sled; CDR stores mysql, postgres, sqlite, csv",
         version(),
         std::env::consts::ARCH,
         std::env::consts::OS,

@@ -3,12 +3,15 @@
 
 mod args;
 mod ask;
+mod backfill;
 mod calls;
 mod capture;
 mod check;
 mod dead;
+mod delete;
 mod demo;
 mod exit;
+mod import_script;
 mod journal;
 mod ladder;
 mod leg;

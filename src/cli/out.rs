@@ -62,6 +62,14 @@ impl Out {
         self.stream.flush()
     }
 
+    /// One line for a person: to stderr where the output is read by a program.
+    ///
+    /// # Errors
+    /// When the reader has gone away.
+    pub(super) fn note(&mut self, text: impl Display) -> io::Result<()> {
+        if self.json { writeln!(anstream::stderr(), "{text}") } else { self.line(text) }
+    }
+
     /// Styled lines; in ASCII alone where that is asked for, or where the locale has no more.
     ///
     /// # Errors

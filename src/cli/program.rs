@@ -11,7 +11,8 @@ use super::args::{Cli, Command};
 use super::exit::{CliError, Done};
 use super::out::plural;
 use super::{
-    calls, capture, check, dead, demo, journal, log, number, receive, reload, replay, status, tail, trace,
+    backfill, calls, capture, check, dead, delete, demo, import_script, journal, log, number, receive,
+    reload, replay, status, tail, trace,
 };
 use crate::config::{Config, DEFAULT_FILE, Environment, Loaded, load, load_text};
 
@@ -54,6 +55,9 @@ fn run(cli: &Cli) -> Result<Done, CliError> {
         Command::Calls(args) => wait(calls::calls(&if_there(cli)?, args)),
         Command::Trace(args) => wait(trace::trace(&if_there(cli)?, args)),
         Command::Tail(args) => wait(tail::tail(&if_there(cli)?, args)),
+        Command::Backfill(args) => wait(backfill::backfill(configured(cli)?.config, args)),
+        Command::Delete(args) => wait(delete::delete(&configured(cli)?.config, args)),
+        Command::ImportScript(args) => import_script::import_script(args),
         Command::Dead(args) => wait(dead::dead(&if_there(cli)?, args)),
         Command::Replay(args) => wait(replay::replay(&if_there(cli)?, args)),
         Command::Journal(args) => wait(journal::journal(&if_there(cli)?, args)),

@@ -15,6 +15,7 @@ use super::sinks::{nimbox, webhook};
 use super::types::{
     Ami, Api, Calls, CdrStore, Config, Journal, NumberRule, Numbers, Pbx, Queue, Recordings, Sms, Trunk, User,
 };
+use crate::cdr::source_url;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -248,9 +249,15 @@ fn journal(table: Section<'_>, environment: &Environment) -> Journal {
 fn cdr(table: Section<'_>, zone: &TimeZone) -> CdrStore {
     let auto = table.node("timezone").and_then(|node| node.value.text()) == Some("auto");
     let timezone = if auto { None } else { table.zone("timezone") };
-    let source = table.node("source").and_then(|node| table.inline_secret("source", node));
-    if table.has("source") {
-        not_yet(&table, "source", "reading a CDR store");
+    let source = table.secret("source");
+    let key = if table.has("source") { "source" } else { "source_file" };
+    if let Some(Err((problem, remedy))) = source.as_ref().map(source_url) {
+        table.fault(key, problem, remedy);
+    }
+    if source.is_some() {
+        let problem = "is read by `backfill --dry-run` and `check` alone: an agent of this version does not \
+                       look there for what it missed";
+        table.warn(key, problem, "nothing; it will, in a later version");
     }
     let name = table.word("table").unwrap_or_else(|| "cdr".to_owned());
     if !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$')) {
@@ -321,7 +328,7 @@ pub(super) fn numbers(table: Section<'_>, default: &Numbers) -> Numbers {
 }
 
 fn recordings(table: Section<'_>) -> Recordings {
-    const FIELDS: [&str; 6] = ["path", "recordingfile", "channel", "yyyy", "mm", "dd"];
+    const FIELDS: [&str; 7] = ["path", "recordingfile", "channel", "uniqueid", "yyyy", "mm", "dd"];
     let directory = table.path("directory");
     let url = table.word("url");
     if let Some(url) = &url {

@@ -137,7 +137,7 @@ pub struct NumberRule {
 pub struct Recordings {
     /// `directory`.
     pub directory: Option<PathBuf>,
-    /// `url`: a template with `{path}`, `{recordingfile}`, `{channel}`, `{yyyy}`, `{mm}`, `{dd}`.
+    /// `url`: a template with `{path}`, `{recordingfile}`, `{channel}`, `{uniqueid}`, `{yyyy}`, `{mm}`, `{dd}`.
     pub url: Option<String>,
 }
 

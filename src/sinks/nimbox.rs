@@ -87,11 +87,16 @@ impl NimboxSink {
         let parameters = [("token", self.token.expose_secret()), ("from", from), ("to", to)];
         let exchange = self.get(&self.delete, &parameters).await;
         let count = exchange.as_ref().ok().and_then(|answer| Some(parse(&answer.body)?.count));
-        let outcome = classify(Kind::Nimbox, exchange, |text| self.redact(text));
+        let mut outcome = classify(Kind::Nimbox, exchange, |text| self.redact(text));
         match (outcome.class, count.flatten()) {
-            (Class::Delivered, Some(count)) => Deleted::Count(count),
-            _ => Deleted::Failed(outcome),
+            (Class::Delivered, Some(count)) => return Deleted::Count(count),
+            (Class::Delivered | Class::Duplicate, _) => {
+                outcome.class = Class::Unreadable;
+                "NiMbox's answer does not say how many calls it deleted".clone_into(&mut outcome.why);
+            }
+            _ => {}
         }
+        Deleted::Failed(outcome)
     }
 
     async fn get(&self, endpoint: &Url, parameters: &[(&str, &str)]) -> Result<Answer, super::http::Failure> {

@@ -268,12 +268,13 @@ fn the_shipped_example_has_every_key_and_no_other() {
     let mut shown = BTreeSet::new();
     keys(&text.parse().unwrap(), "", &mut shown);
     // X and X_file stand side by side there, and some keys are for later versions
-    const OUT: [&str; 10] = [
+    const OUT: [&str; 11] = [
         "secret_file",
         "password_file",
         "token_file",
         "secret_previous_file",
         "source ",
+        "source_file",
         "listen ",
         "[nats]",
         "servers",

@@ -17,6 +17,8 @@ mod delivery;
 mod digits;
 mod expect;
 mod h2;
+mod history;
+mod history_stores;
 mod lab;
 mod ladder;
 mod operate;

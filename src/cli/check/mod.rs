@@ -5,5 +5,6 @@ mod host;
 mod report;
 mod run;
 mod sinks;
+mod store;
 
 pub(super) use run::check;

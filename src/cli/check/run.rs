@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::report::{Level, Report};
-use super::{asterisk, host, sinks};
+use super::{asterisk, host, sinks, store};
 use crate::cli::args;
 use crate::cli::exit::{CliError, Done};
 use crate::cli::out::Out;
@@ -34,6 +34,7 @@ pub(in crate::cli) async fn check(file: &Path, args: &args::Check) -> Result<Don
         let running = asterisk::running(&config).await;
         asterisk::check(&config, running.as_ref(), &mut report).await?;
         sinks::check(&config, args.send_test, &mut report).await?;
+        store::check(&config, &mut report).await?;
         host::check(&config, running.is_some(), &mut report)?;
     }
     report.end()?;
