@@ -39,7 +39,7 @@ fn ami(text: &mut Text, status: &AgentStatus) {
         .add(&[], ami.logins.saturating_sub(1));
     text.gauge("callpost_ami_behind_bytes", "Events in memory that are not journalled yet.")
         .add(&[], ami.behind);
-    text.histogram("callpost_ami_lag_seconds", "From an event's arrival to the journal's disk.").times(
+    text.histogram("callpost_ami_lag_seconds", "From the arrival of an event that something is sent for to the journal's disk.").times(
         &[],
         &status.ingest.lag,
         buckets::QUICK,
