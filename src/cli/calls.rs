@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 use parsers::Micros;
 
 use super::exit::{CliError, Done};
-use super::ladder::{Line, clean, columns};
+use super::ladder::{Line, clean, columns, natural_width};
 use super::leg::Words;
 use super::moment::is_today;
 use super::out::Out;
@@ -15,15 +15,23 @@ use crate::clock;
 use crate::config::Config;
 use crate::journal::LegRecord;
 
-/// Digits of a call's `src_hash` that are shown; `trace` takes them.
-const SHOWN_DIGITS: usize = 10;
-/// On a narrow terminal.
-const FEW_DIGITS: usize = 8;
+/// What a row says, as there is room.
+struct Form {
+    words: Words,
+    /// Digits of a call's `src_hash`; `trace` takes them.
+    digits: usize,
+    /// `in` or `out`; without it, what is from a user goes out.
+    direction: bool,
+    /// The day, even if it is today, and the `call_id`.
+    exact: bool,
+}
 
-/// A narrower terminal needs its columns for who and how: `call` is enough for `trace`.
-const WIDE: usize = 125;
-/// A still narrower one has room for few words.
-const NARROW: usize = 105;
+/// From the widest to the narrowest.
+const FORMS: [Form; 3] = [
+    Form { words: Words::All, digits: 10, direction: true, exact: true },
+    Form { words: Words::All, digits: 10, direction: true, exact: false },
+    Form { words: Words::Few, digits: 8, direction: false, exact: false },
+];
 
 pub(super) async fn calls(config: &Config, args: &args::Calls) -> Result<Done, CliError> {
     let mut out = Out::new(args.output.json);
@@ -82,54 +90,59 @@ fn nothing(args: &args::Calls) -> String {
     }
 }
 
+/// In the first form that fits; the last one gives way where it does not.
 fn table(legs: &[LegRecord], width: Option<usize>, now: Micros, zone: &TimeZone) -> Vec<Line> {
-    let below = |limit: usize| width.is_some_and(|width| width < limit);
-    let (short, few) = (below(WIDE), below(NARROW));
-    let words = if few { Words::Few } else { Words::All };
-    let digits = if few { FEW_DIGITS } else { SHOWN_DIGITS };
-    let mut titles = vec!["", "start", "", "from", "to", "outcome", "talked", "call"];
-    if few {
-        // what is from a user goes out
-        titles.remove(2);
-    }
-    if !short {
-        titles.push("call_id");
-    }
-    let all_today = legs.iter().filter_map(start).all(|at| is_today(at, now, zone));
-    let time = match (short, all_today) {
-        (false, _) => "%Y-%m-%d %H:%M:%S",
-        (true, true) => "%H:%M:%S",
-        (true, false) => "%m-%d %H:%M:%S",
-    };
-    let mut rows = vec![titles.iter().map(|cell| Line::new(style::BOLD, *cell)).collect()];
-    for group in groups(legs) {
-        for (index, (call, leg)) in group.iter().enumerate() {
-            let bracket = match (index, group.len()) {
-                (_, 1) => "",
-                (0, _) => "┌",
-                (index, count) if index + 1 == count => "└",
-                _ => "│",
-            };
-            let hash = call.get(..digits).unwrap_or(call);
-            let mut row =
-                vec![Line::new(style::DIM, bracket), Line::default().text(leg::local(leg.start, zone, time))];
-            if !few {
-                row.push(leg::direction(leg));
-            }
-            row.extend([
-                leg::from(leg, words),
-                leg::to(leg, words),
-                leg::outcome(leg, words),
-                leg::talked(leg, now),
-                Line::new(style::NAME, if index == 0 { hash } else { "" }),
-            ]);
-            if !short {
-                row.push(Line::new(style::DIM, leg.call_id.to_string()));
-            }
-            rows.push(row);
+    let mut rows = Vec::new();
+    for form in FORMS {
+        rows = form.rows(legs, now, zone);
+        if width.is_none_or(|width| natural_width(&rows) <= width) {
+            break;
         }
     }
-    columns(rows, width, if few { &[2, 3, 4] } else { &[3, 4, 5] })
+    columns(rows, width, &[2, 3, 4])
+}
+
+impl Form {
+    fn rows(&self, legs: &[LegRecord], now: Micros, zone: &TimeZone) -> Vec<Vec<Line>> {
+        let bold = |text: &str| Line::new(style::BOLD, text);
+        let mut titles = vec![bold(""), bold("start")];
+        titles.extend(self.direction.then(|| bold("")));
+        titles.extend(["from", "to", "outcome", "talked", "call"].map(bold));
+        titles.extend(self.exact.then(|| bold("call_id")));
+        let all_today = legs.iter().filter_map(start).all(|at| is_today(at, now, zone));
+        let time = match (self.exact, all_today) {
+            (true, _) => "%Y-%m-%d %H:%M:%S",
+            (false, true) => "%H:%M:%S",
+            (false, false) => "%m-%d %H:%M:%S",
+        };
+        let mut rows = vec![titles];
+        for group in groups(legs) {
+            for (index, (call, leg)) in group.iter().enumerate() {
+                let bracket = match (index, group.len()) {
+                    (_, 1) => "",
+                    (0, _) => "┌",
+                    (index, count) if index + 1 == count => "└",
+                    _ => "│",
+                };
+                let hash = call.get(..self.digits).unwrap_or(call);
+                let mut row = vec![
+                    Line::new(style::DIM, bracket),
+                    Line::default().text(leg::local(leg.start, zone, time)),
+                ];
+                row.extend(self.direction.then(|| leg::direction(leg)));
+                row.extend([
+                    leg::from(leg, self.words),
+                    leg::to(leg, self.words),
+                    leg::outcome(leg, self.words),
+                    leg::talked(leg, now),
+                    Line::new(style::NAME, if index == 0 { hash } else { "" }),
+                ]);
+                row.extend(self.exact.then(|| Line::new(style::DIM, leg.call_id.to_string())));
+                rows.push(row);
+            }
+        }
+        rows
+    }
 }
 
 fn start(record: &LegRecord) -> Option<Micros> {

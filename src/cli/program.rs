@@ -15,6 +15,7 @@ use crate::config::{Config, DEFAULT_FILE, Environment, Loaded, load, load_text};
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    no_core_dumps();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -52,6 +53,17 @@ fn run(cli: &Cli) -> Result<Done, CliError> {
         Command::Replay(args) => wait(replay::replay(&if_there(cli)?, args)),
         Command::Capture(args) => wait(capture::capture(&configured(cli)?.config, args)),
     }
+}
+
+/// Memory holds tokens and passwords: it is not written to a disk when the program crashes. A limit
+/// of one byte, unlike none, also keeps a handler that the core is piped to from being started
+/// (core(5)).
+fn no_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+
+    let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    // where the service's own limit is lower already, it stays
+    let _ = setrlimit(Resource::Core, limit(1)).or_else(|_| setrlimit(Resource::Core, limit(0)));
 }
 
 async fn agent(loaded: Loaded, file: &Path) -> Result<Done, CliError> {

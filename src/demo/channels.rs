@@ -16,6 +16,8 @@ struct Live {
     /// The channel's headers, as its last event had them.
     block: Vec<(String, String)>,
     bridge: String,
+    /// Another channel dialled it.
+    dialled: bool,
 }
 
 /// The headers of a channel block (`manager_channels.c`).
@@ -47,6 +49,11 @@ impl Channels {
             self.live.remove(uniqueid);
             return;
         }
+        if event == "DialBegin"
+            && let Some(dialled) = header(message, "DestUniqueid").and_then(|id| self.live.get_mut(id))
+        {
+            dialled.dialled = true;
+        }
         if event == "Newchannel" && !header(message, "Channel").unwrap_or_default().starts_with("Message/") {
             self.live.insert(uniqueid.to_owned(), Live::default());
         }
@@ -72,9 +79,7 @@ impl Live {
         for (key, value) in &self.block {
             let _ = write!(item, "{key}: {value}\r\n");
         }
-        // 4 is Ring: a calling channel; the others are being called
-        let calling = self.block.iter().any(|(key, value)| key == "Context" && value == "from-trunk");
-        let (application, data) = if calling { ("Dial", "") } else { ("AppDial", "(Outgoing Line)") };
+        let (application, data) = if self.dialled { ("AppDial", "(Outgoing Line)") } else { ("Dial", "") };
         let bridge = if event == "Status" { "BridgeID" } else { "BridgeId" };
         let _ = write!(
             item,

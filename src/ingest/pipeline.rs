@@ -25,7 +25,8 @@ use crate::routes::Routes;
 const MAX_RECORDS: usize = 256;
 /// What nobody outside learns of waits this long for company: most events change what is known of a
 /// channel and no more, and each flush costs more than many records. A crash meanwhile loses no more
-/// than one that came so much earlier; what is sent is never waited with.
+/// than one that came so much earlier; what an event leads to is never waited with. Deadlines, which
+/// are far longer, are met together, so much later at most.
 const LINGER: Duration = Duration::from_millis(20);
 /// First wait after a failed commit, doubled up to [`REBUILD_MAX`].
 const REBUILD_MIN: Duration = Duration::from_millis(100);
@@ -212,7 +213,7 @@ impl Ingest {
     async fn gather_one(&mut self, feed: &mut FeedReceiver) -> bool {
         let tick = async {
             match self.tracker.deadline() {
-                Some(at) => tokio::time::sleep(clock::until(at, clock::now())).await,
+                Some(at) => tokio::time::sleep(clock::until(together(at), clock::now())).await,
                 None => std::future::pending().await,
             }
         };
@@ -382,6 +383,12 @@ async fn changed(latest: &mut watch::Receiver<Rules>) {
     if latest.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+/// When a deadline is met: others of about that time with it.
+fn together(at: Micros) -> Micros {
+    let slot = i64::try_from(LINGER.as_micros()).unwrap_or(1);
+    Micros(at.0.saturating_add(slot - 1).div_euclid(slot).saturating_mul(slot))
 }
 
 /// Where the number of the last batch stands among the open objects.

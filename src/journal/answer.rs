@@ -66,7 +66,12 @@ impl Writer {
             Command::Tick => {
                 let _ = self.ready();
             }
-            Command::Append(..) | Command::Settle(..) | Command::SetNote(..) | Command::Close(_) => {}
+            Command::Append(..)
+            | Command::Settle(..)
+            | Command::SetNote(..)
+            | Command::SettleSoon(..)
+            | Command::Flush
+            | Command::Close(_) => {}
         }
     }
 

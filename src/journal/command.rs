@@ -14,12 +14,15 @@ use crate::calls::ObjectKey;
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
 
-/// One request. The first three are committed in groups; the others are answered between groups.
+/// One request. The first five are committed in groups; the others are answered between groups.
 #[derive(Debug)]
 pub(super) enum Command {
     Append(Box<Prepared>, Reply<()>),
     Settle(DeliveryKey, Settlement, Micros, Reply<()>),
     SetNote(String, Option<Vec<u8>>, Reply<()>),
+    /// As `Settle`, with the next group that is committed, or at the next `Flush`.
+    SettleSoon(DeliveryKey, Settlement, Micros, Reply<()>),
+    Flush,
     Due {
         route: RouteId,
         now: Micros,

@@ -17,7 +17,7 @@ use super::writer::Writer;
 const READ_AT_ONCE: usize = 8192;
 
 impl Writer {
-    /// Up to `limit` that are due, and when the next one will be, if none is.
+    /// Up to `limit` that are due, and when the next one will be, if there are fewer.
     pub(super) fn due(
         &mut self,
         route: &RouteId,
@@ -33,7 +33,7 @@ impl Writer {
             }
             return Err(failed);
         }
-        let next = if due.is_empty() && limit > 0 { self.next_due(number, now) } else { None };
+        let next = if due.len() < limit { self.next_due(number, now) } else { None };
         Ok((due, next))
     }
 

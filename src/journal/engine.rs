@@ -6,13 +6,17 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::format::{self, Damaged};
 
 const CACHE: u64 = 4 << 20;
 /// After kill -9 the old process may hold its lock a little longer.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Far above the grain of a file system's times.
+const BLOBS_SETTLED: Duration = Duration::from_secs(3);
 
 /// What went wrong with a store.
 #[derive(Clone, Debug)]
@@ -70,6 +74,8 @@ pub(super) struct Store {
     db: sled::Db,
     file: File,
     path: PathBuf,
+    /// When something last came into `blobs/`, as far as that was looked at.
+    blobs: Mutex<Option<SystemTime>>,
 }
 
 impl Store {
@@ -87,7 +93,7 @@ impl Store {
             }
         };
         let file = File::open(path.join("db"))?;
-        Ok(Self { db, file, path: path.to_owned() })
+        Ok(Self { db, file, path: path.to_owned(), blobs: Mutex::default() })
     }
 
     /// Makes what a new store consists of durable: its files, its directory, the parent's entry.
@@ -118,6 +124,11 @@ impl Store {
     /// same, those files are synced as well.
     fn sync_blobs(&self) -> Result<(), Fault> {
         let directory = self.path.join("blobs");
+        let mut known = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = fs::metadata(&directory)?.modified()?;
+        if *known == Some(changed) {
+            return Ok(());
+        }
         let mut any = false;
         for entry in fs::read_dir(&directory)? {
             match File::open(entry?.path()) {
@@ -131,6 +142,9 @@ impl Store {
             tracing::warn!(path = %directory.display(), "the store moved a page to a file of its own");
             sync_directory(&directory)?;
         }
+        // what came within the grain of that clock would not change it
+        let settled = changed.elapsed().is_ok_and(|since| since > BLOBS_SETTLED);
+        *known = settled.then_some(changed);
         Ok(())
     }
 

@@ -107,11 +107,16 @@ impl Window {
         }
     }
 
-    /// One is settled: those that waited for it are ready. Answers whether there were any.
+    /// Whether one that is settled lets others go.
+    pub(super) fn is_awaited(&self, key: DeliveryKey) -> bool {
+        self.overflowed || self.blocked.contains_key(&key)
+    }
+
+    /// One is settled: those that waited for it are ready. Answers whether there may be any.
     pub(super) fn settled(&mut self, key: DeliveryKey) -> bool {
         self.ready.remove(&key);
         self.moved = true;
-        let Some(freed) = self.blocked.remove(&key) else { return false };
+        let Some(freed) = self.blocked.remove(&key) else { return self.overflowed };
         self.blocked_count -= freed.len();
         self.ready.extend(freed);
         true

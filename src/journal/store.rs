@@ -1,6 +1,7 @@
 //! The journal's handle.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parsers::Micros;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
@@ -18,6 +19,9 @@ use crate::calls::{CallKey, Update};
 
 /// Questions about the past that may wait at once.
 const QUESTIONS: usize = 16;
+
+/// How long a settlement may wait for company.
+const SOON: Duration = Duration::from_millis(20);
 
 /// A handle on the one writer thread; cheap to clone. When the last one is gone the thread syncs
 /// and ends.
@@ -61,7 +65,7 @@ impl Journal {
     }
 
     /// Up to `limit` deliveries of this route that are due, oldest first, each leased to the
-    /// caller; and when the next one will be due, if none is.
+    /// caller; and when the next one will be due, if there are fewer.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -95,6 +99,27 @@ impl Journal {
     ) -> Result<(), JournalError> {
         let settlement = bounded(settlement);
         self.ask(|reply| Command::Settle(key, settlement, now, reply)).await
+    }
+
+    /// As [`Journal::settle`] for whom a moment does not matter: it is committed with what comes next,
+    /// or alone after 20 ms.
+    ///
+    /// # Errors
+    /// As [`Journal::settle`].
+    pub async fn settle_soon(
+        &self,
+        key: DeliveryKey,
+        settlement: Settlement,
+        now: Micros,
+    ) -> Result<(), JournalError> {
+        let (reply, mut answer) = oneshot::channel();
+        let command = Command::SettleSoon(key, bounded(settlement), now, reply);
+        self.commands.send(command).await.map_err(|_| JournalError::Closed)?;
+        if let Ok(answer) = tokio::time::timeout(SOON, &mut answer).await {
+            return answer.map_err(|_| JournalError::Closed)?;
+        }
+        self.commands.send(Command::Flush).await.map_err(|_| JournalError::Closed)?;
+        answer.await.map_err(|_| JournalError::Closed)?
     }
 
     /// Small values that routes keep across restarts (verified URLs, breaker state), by name.

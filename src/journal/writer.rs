@@ -37,6 +37,8 @@ const GROUP_BYTES: usize = 256 * 1024;
 const GENERATION_BYTES: u64 = 64 << 20;
 /// … or at this age, microseconds.
 const GENERATION_AGE: i64 = 24 * 3600 * 1_000_000;
+/// Settlements held at most.
+const MOST_HELD: usize = 64;
 /// Commit times remembered.
 const TIMES: usize = 1024;
 
@@ -49,6 +51,8 @@ pub(super) struct Writer {
     /// By route number.
     pub(super) windows: Vec<Window>,
     pub(super) leases: Leases,
+    /// Settlements that go with the next group.
+    held: Vec<(DeliveryKey, Settlement, Micros, Reply<()>)>,
     pub(super) history: std::sync::mpsc::Sender<Job>,
     pub(super) quarantined: u64,
     /// Acknowledged records found missing.
@@ -77,6 +81,8 @@ struct Group {
     staged: Staged,
     records: usize,
     bytes: usize,
+    /// What is held goes now, also alone.
+    flush: bool,
     replies: Vec<Reply<()>>,
     updates: Vec<Update>,
     ended: Vec<CallKey>,
@@ -104,6 +110,7 @@ impl Writer {
             book: loaded.book,
             windows: Vec::new(),
             leases: Leases::new(),
+            held: Vec::new(),
             history,
             commits: 0,
             times: Vec::new(),
@@ -156,7 +163,11 @@ impl Writer {
                 let Ok(next) = commands.try_recv() else { break };
                 self.take(next, &mut group, &mut later);
             }
-            self.commit(group);
+            let closing = later.iter().any(|command| matches!(command, Command::Close(_)));
+            if closing || group.flush || !group.replies.is_empty() || self.held.len() >= MOST_HELD {
+                self.release_held(&mut group);
+                self.commit(group);
+            }
             for command in later {
                 if let Command::Close(reply) = command {
                     return Some(reply);
@@ -165,7 +176,29 @@ impl Writer {
             }
             self.look_after_generations();
         }
+        let mut last = Group::default();
+        self.release_held(&mut last);
+        self.commit(last);
         None
+    }
+
+    fn release_held(&mut self, group: &mut Group) {
+        for (at, settlement, now, reply) in std::mem::take(&mut self.held) {
+            self.take_settlement(at, &settlement, now, reply, group);
+        }
+    }
+
+    fn take_settlement(
+        &mut self,
+        at: DeliveryKey,
+        settlement: &Settlement,
+        now: Micros,
+        reply: Reply<()>,
+        group: &mut Group,
+    ) {
+        group.records += 3;
+        group.replies.push(reply);
+        self.stage(group, |writer, group| writer.stage_settle(at, settlement, now, group));
     }
 
     fn take(&mut self, command: Command, group: &mut Group, later: &mut Vec<Command>) {
@@ -181,10 +214,17 @@ impl Writer {
                 let _ = reply.send(Ok(()));
             }
             Command::Settle(at, settlement, now, reply) => {
-                group.records += 3;
-                group.replies.push(reply);
-                self.stage(group, |writer, group| writer.stage_settle(at, &settlement, now, group));
+                self.take_settlement(at, &settlement, now, reply, group);
             }
+            Command::SettleSoon(at, settlement, now, reply) => {
+                let route = self.leases.get(&at).map(|lease| lease.route);
+                if route.is_some_and(|route| self.window(route).is_awaited(at)) {
+                    self.take_settlement(at, &settlement, now, reply, group);
+                } else {
+                    self.held.push((at, settlement, now, reply));
+                }
+            }
+            Command::Flush => group.flush = true,
             Command::SetNote(name, value, reply) => {
                 group.records += 1;
                 group.replies.push(reply);

@@ -39,11 +39,11 @@ fn ami(text: &mut Text, status: &AgentStatus) {
         .add(&[], ami.logins.saturating_sub(1));
     text.gauge("callpost_ami_behind_bytes", "Events in memory that are not journalled yet.")
         .add(&[], ami.behind);
-    text.histogram("callpost_ami_lag_seconds", "From the arrival of an event that something is sent for to the journal's disk.").times(
-        &[],
-        &status.ingest.lag,
-        buckets::QUICK,
-    );
+    text.histogram(
+        "callpost_ami_lag_seconds",
+        "From the arrival of an event that something is sent for to the journal's disk.",
+    )
+    .times(&[], &status.ingest.lag, buckets::QUICK);
     text.counter("callpost_call_events_total", "Events that a call was concerned by.")
         .add(&[], status.ingest.events);
     text.counter("callpost_call_updates_total", "Changes of calls journalled.")

@@ -207,22 +207,23 @@ impl Worker {
         let mut flights: Flights = FuturesUnordered::new();
         let mut out: HashMap<DeliveryKey, bool> = HashMap::new();
         let mut journal_wait = JOURNAL_WAIT;
+        // Nothing more is due until then, or until the journal says so.
+        let mut drained: Option<Option<Micros>> = None;
         loop {
             let now = self.clock.now();
-            let (wake, idle) = match lane.take(flights.len(), now) {
-                Take::Wait(at) => (at, false),
-                take @ (Take::UpTo(_) | Take::Probe) => {
+            let (wake, idle) = match (lane.take(flights.len(), now), drained) {
+                (Take::Wait(at), _) => (at, false),
+                (_, Some(next)) if next.is_none_or(|next| next > now) => (next, true),
+                (take @ (Take::UpTo(_) | Take::Probe), _) => {
                     let (limit, probe) = match take {
                         Take::UpTo(limit) => (limit, false),
                         Take::Probe | Take::Wait(_) => (1, true),
                     };
                     match self.journal.due(&self.route, now, limit).await {
-                        Ok((due, next)) if due.is_empty() => {
+                        Ok((due, next)) => {
                             journal_wait = JOURNAL_WAIT;
-                            (next.map(|next| next.max(now.plus_millis(SOONEST_LOOK))), true)
-                        }
-                        Ok((due, _)) => {
-                            journal_wait = JOURNAL_WAIT;
+                            let next = next.map(|next| next.max(now.plus_millis(SOONEST_LOOK)));
+                            drained = (due.len() < limit).then_some(next);
                             for delivery in due {
                                 out.insert(delivery.key, probe);
                                 flights.push(self.attempt(lane, delivery, probe, now));
@@ -251,8 +252,12 @@ impl Worker {
                     self.follow(lane);
                     self.rotate().await;
                 }
-                Some(step) = flights.next() => self.step(lane, &mut flights, &mut out, step, stop),
-                () = self.journal.wait_for_work(&self.route), if idle => {}
+                Some(step) = flights.next() => {
+                    // with more to come, what frees a place does not wait
+                    let patient = drained.is_some();
+                    self.step(lane, &mut flights, &mut out, step, patient, stop);
+                }
+                () = self.journal.wait_for_work(&self.route), if idle => drained = None,
                 () = sleep(self.clock.until(wake)), if wake.is_some() => {}
             }
         }
@@ -273,7 +278,7 @@ impl Worker {
             tokio::select! {
                 () = stop.cancelled() => break,
                 step = flights.next() => match step {
-                    Some(step) => self.step(lane, &mut flights, &mut out, step, stop),
+                    Some(step) => self.step(lane, &mut flights, &mut out, step, false, stop),
                     None => return Left::Ordered,
                 },
             }
@@ -287,7 +292,7 @@ impl Worker {
         let never = CancellationToken::new();
         let deadline = Instant::now() + LAST_WAIT;
         while let Ok(Some(step)) = tokio::time::timeout_at(deadline, flights.next()).await {
-            self.step(lane, &mut flights, &mut out, step, &never);
+            self.step(lane, &mut flights, &mut out, step, false, &never);
         }
         let now = self.clock.now();
         for (key, probe) in out {
@@ -304,6 +309,7 @@ impl Worker {
         flights: &mut Flights,
         out: &mut HashMap<DeliveryKey, bool>,
         step: Step,
+        patient: bool,
         stop: &CancellationToken,
     ) {
         match step {
@@ -321,6 +327,7 @@ impl Worker {
                     delivery.key,
                     settlement,
                     now,
+                    patient,
                     stop.clone(),
                 )));
             }
@@ -486,11 +493,18 @@ async fn settle(
     key: DeliveryKey,
     settlement: Settlement,
     now: Micros,
+    patient: bool,
     stop: CancellationToken,
 ) -> Step {
     let mut wait = JOURNAL_WAIT;
+    let mut patient = patient && matches!(settlement, Settlement::Delivered { .. });
     loop {
-        match journal.settle(key, settlement.clone(), now).await {
+        let settled = if std::mem::replace(&mut patient, false) {
+            journal.settle_soon(key, settlement.clone(), now).await
+        } else {
+            journal.settle(key, settlement.clone(), now).await
+        };
+        match settled {
             Ok(()) | Err(JournalError::Closed) => return Step::Settled(key),
             Err(error) => warn!(%error, "cannot keep how a delivery ended"),
         }

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ const MAX_ANSWER: usize = 16 * 1024;
 /// Headers above this are refused: over HTTP/2 while they come, over HTTP/1 once hyper has read them,
 /// which it does up to about 400 KiB.
 const MAX_HEADERS: u32 = 16 * 1024;
+/// Shorter parts of a URL are words.
+const LIKE_A_TOKEN: usize = 12;
 const IDLE: Duration = Duration::from_secs(60);
 
 /// What a receiver said.
@@ -65,6 +67,18 @@ struct Settings {
     cookies: bool,
     /// Plain http only to a loopback address that the URL itself names.
     http_to_loopback_only: bool,
+    names: Names,
+}
+
+/// Who says which addresses a name has.
+#[derive(Clone, Default)]
+enum Names {
+    /// The system's resolver.
+    #[default]
+    System,
+    /// A test: the next answer to each question.
+    #[cfg(test)]
+    Told(Arc<std::sync::Mutex<std::collections::VecDeque<Vec<IpAddr>>>>),
 }
 
 impl fmt::Debug for Http {
@@ -77,13 +91,19 @@ impl Http {
     /// For NiMbox: cookies are kept where `cookies` says so; plain http wherever it is allowed.
     pub fn for_nimbox(delivery: Delivery, cookies: bool) -> Self {
         let tls = TlsSettings { ca_file: delivery.ca_file.clone(), pin: delivery.pin.clone(), client: None };
-        Self::new(Settings { delivery, tls, cookies, http_to_loopback_only: false })
+        Self::new(Settings { delivery, tls, cookies, http_to_loopback_only: false, names: Names::System })
     }
 
     /// For webhooks: plain http only to a literal loopback address.
     pub fn for_webhook(delivery: Delivery, client: Option<(std::path::PathBuf, std::path::PathBuf)>) -> Self {
         let tls = TlsSettings { ca_file: delivery.ca_file.clone(), pin: delivery.pin.clone(), client };
-        Self::new(Settings { delivery, tls, cookies: false, http_to_loopback_only: true })
+        Self::new(Settings {
+            delivery,
+            tls,
+            cookies: false,
+            http_to_loopback_only: true,
+            names: Names::System,
+        })
     }
 
     fn new(settings: Settings) -> Self {
@@ -104,8 +124,18 @@ impl Http {
     pub fn redact(&self, text: &str) -> String {
         let delivery = &self.settings.delivery;
         let url = &delivery.url;
-        let text = without(text, url.as_str(), "[url]");
-        let mut text = without(&text, &url[Position::BeforePath..], "[url]");
+        let mut text = text.to_owned();
+        for part in [url.as_str(), &url[Position::BeforePath..], url.path(), url.query().unwrap_or_default()]
+        {
+            text = without(&text, part, "[url]");
+        }
+        // a token alone, as many receivers have one in the path or the query
+        let values: Vec<_> = url.query_pairs().map(|(_, value)| value).collect();
+        let segments = url.path_segments().into_iter().flatten();
+        for part in segments.chain(values.iter().map(AsRef::as_ref)).filter(|part| part.len() >= LIKE_A_TOKEN)
+        {
+            text = without(&text, part, "[url]");
+        }
         for (_, value) in &delivery.headers {
             text = without(&text, value.expose_secret(), "[header]");
         }
@@ -181,7 +211,7 @@ fn build(settings: &Settings) -> Result<Client, Unusable> {
     }
     Client::builder()
         .tls_backend_preconfigured(tls)
-        .dns_resolver(Guarded { host, public_only: delivery.public_only })
+        .dns_resolver(Guarded { host, public_only: delivery.public_only, names: settings.names.clone() })
         .redirect(redirect::Policy::none())
         .no_proxy()
         .referer(false)
@@ -239,10 +269,26 @@ fn header(name: &str, value: &SecretString) -> Result<(HeaderName, HeaderValue),
     Ok((name, value))
 }
 
-/// Resolves with the system's resolver and passes on only what may be connected to.
+/// Passes on only what may be connected to. The connection goes to the very address that was judged:
+/// the name is not looked up a second time.
 struct Guarded {
     host: Host,
     public_only: bool,
+    names: Names,
+}
+
+impl Names {
+    async fn look_up(&self, name: &str) -> std::io::Result<Vec<SocketAddr>> {
+        match self {
+            // the connector puts the URL's port in place of 0
+            Self::System => Ok(tokio::net::lookup_host((name, 0)).await?.collect()),
+            #[cfg(test)]
+            Self::Told(answers) => {
+                let next = answers.lock().ok().and_then(|mut answers| answers.pop_front());
+                Ok(next.unwrap_or_default().into_iter().map(|ip| SocketAddr::new(ip, 0)).collect())
+            }
+        }
+    }
 }
 
 /// An address that the policy refuses.
@@ -262,11 +308,11 @@ impl StdError for Forbidden {}
 
 impl Resolve for Guarded {
     fn resolve(&self, name: Name) -> Resolving {
-        let (host, public_only) = (self.host, self.public_only);
+        let (host, public_only, names) = (self.host, self.public_only, self.names.clone());
         Box::pin(async move {
             let mut allowed = Vec::new();
             let mut forbidden = None;
-            for address in tokio::net::lookup_host((name.as_str(), 0)).await? {
+            for address in names.look_up(name.as_str()).await? {
                 match address::check(address.ip(), host, public_only) {
                     Ok(()) => allowed.push(address),
                     Err(refusal) => forbidden = Some(Forbidden { address: address.ip(), refusal }),
@@ -324,4 +370,111 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
         cause = inner(current);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+    use std::sync::Mutex;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config::{Environment, load_text};
+
+    /// A sink at `https://hooks.example.com:PORT/`, whose name has these addresses, question by question.
+    fn http(port: u16, more: &str, answers: &[&[&str]]) -> Http {
+        let text = format!(
+            "[pbx]\nname = \"hq\"\ntimezone = \"UTC\"\n[[webhook]]\nname = \"desk\"\n\
+             url = \"https://hooks.example.com:{port}/\"\nevents = [\"call.state\"]\ntimeout = \"1 s\"\n{more}"
+        );
+        let delivery =
+            load_text(&text, "test", &Environment::default()).unwrap().config.webhooks.remove(0).delivery;
+        let parse = |answer: &&[&str]| answer.iter().map(|ip| ip.parse().unwrap()).collect();
+        let told = Names::Told(Arc::new(Mutex::new(answers.iter().map(parse).collect())));
+        let tls = TlsSettings { pin: delivery.pin.clone(), ..TlsSettings::default() };
+        Http::new(Settings { delivery, tls, cookies: false, http_to_loopback_only: true, names: told })
+    }
+
+    async fn get(http: &Http) -> Result<Answer, Failure> {
+        http.exchange(|client| client.get(http.settings.delivery.url.clone())).await
+    }
+
+    /// Counts connections.
+    async fn listener() -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        tokio::spawn(async move {
+            while listener.accept().await.is_ok() {
+                counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+        });
+        (port, count)
+    }
+
+    #[tokio::test]
+    async fn no_name_leads_to_an_address_that_svix_refuses() {
+        let (port, count) = listener().await;
+        // is_allowed_test of svix-webhooks, webhook_http_client.rs
+        let refused = [
+            "10.254.0.0",
+            "192.168.10.65",
+            "172.16.10.65",
+            "0.1.2.3",
+            "0.0.0.0",
+            "127.0.0.1",
+            "169.254.45.1",
+            "255.255.255.255",
+            "192.0.2.255",
+            "198.51.100.65",
+            "203.0.113.6",
+            "100.100.0.0",
+            "192.0.0.0",
+            "192.0.0.255",
+            "250.10.20.30",
+            "198.18.0.0",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:0.0.0.1",
+            "fe80::1",
+            "fc00::1",
+            "2001:db8::1",
+            "::",
+            "ff02::1",
+        ];
+        for address in refused {
+            let answer = get(&http(port, "public_only = true", &[&[address]])).await;
+            assert!(matches!(answer, Err(Failure::Forbidden(_))), "{address}: {answer:?}");
+            // without it, private ranges are the administrator's choice, and loopback is not
+            let ip: IpAddr = address.parse().unwrap();
+            if ip.to_canonical().is_loopback() || ip.is_unspecified() || ip.is_multicast() {
+                let answer = get(&http(port, "", &[&[address]])).await;
+                assert!(matches!(answer, Err(Failure::Forbidden(_))), "{address}: {answer:?}");
+            }
+        }
+        assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), 0);
+        for address in ["1.1.1.1", "2001:4860:4860::8888", "::ffff:8.8.8.8"] {
+            assert_eq!(address::check(address.parse().unwrap(), Host::Name, true), Ok(()), "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_turns_to_another_address_is_judged_each_time_and_leads_nowhere() {
+        let (port, count) = listener().await;
+        // TEST-NET-3 stands for a public address: nobody answers there
+        let rebinding = http(port, "", &[&["203.0.113.1"], &["127.0.0.1"], &["169.254.169.254"], &["::1"]]);
+        let first = get(&rebinding).await;
+        assert!(matches!(first, Err(Failure::Unreachable(_))), "{first:?}");
+        for turn in 0..3 {
+            let answer = get(&rebinding).await;
+            assert!(matches!(answer, Err(Failure::Forbidden(_))), "turn {turn}: {answer:?}");
+        }
+        // among several, the forbidden ones are not tried
+        let mixed = get(&http(port, "", &[&["127.0.0.1", "203.0.113.1"]])).await;
+        assert!(matches!(mixed, Err(Failure::Unreachable(_))), "{mixed:?}");
+        assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), 0, "no connection was made");
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
@@ -113,6 +115,11 @@ impl NimboxSink {
         for (secret, shown) in [(Some(self.token.expose_secret()), "[token]"), (password, "[password]")] {
             let Some(secret) = secret else { continue };
             text = without(&without(&text, secret, shown), &encode(secret), shown);
+        }
+        if let Some((name, password)) = &self.credentials {
+            // as the Authorization header has it
+            let basic = STANDARD.encode(format!("{name}:{}", password.expose_secret()));
+            text = without(&text, &basic, "[password]");
         }
         text
     }

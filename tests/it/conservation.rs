@@ -16,14 +16,14 @@ fn long(name: &str) -> Option<usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_faults_and_kills_every_delivery_arrives_once_and_in_order() {
-    use Trouble::{Kill, KillFrozen, Refuse, Restart, Unauthorized};
+    use Trouble::{Disconnect, Kill, KillFrozen, Refuse, Reload, Restart, Unauthorized};
     let long = long("CALLPOST_ORACLE_UPDATES");
     let plan = Plan {
         deliveries: long.unwrap_or(1_000_000),
         rate: None,
-        faults: Faults { per_mille: 20, stubborn: 100, doomed: 50 },
-        troubles: vec![KillFrozen, Kill, Refuse, Unauthorized, Kill, Restart, KillFrozen],
-        every: Duration::from_secs(8),
+        faults: Faults { per_mille: 20, stubborn: if long.is_some() { 100 } else { 0 }, doomed: 50 },
+        troubles: vec![KillFrozen, Refuse, Kill, Reload, Unauthorized, Kill, Restart, Disconnect, KillFrozen],
+        every: Duration::from_secs(if long.is_some() { 20 } else { 6 }),
         once: long.is_none(),
     };
     let most = if long.is_some() { Duration::from_secs(86_400) } else { Duration::from_secs(75) };
@@ -41,7 +41,7 @@ async fn a_stop_under_load_loses_and_doubles_nothing() {
         // an answer that is withheld would excuse a double
         faults: Faults { per_mille: 0, stubborn: 0, doomed: 0 },
         troubles: [Trouble::StopFrozen, Trouble::Stop].repeat(stops.div_ceil(2)),
-        every: Duration::from_secs(2),
+        every: Duration::from_secs(3),
         once: true,
     };
     let mut run = Run::start(plan).await;

@@ -9,11 +9,14 @@
 mod agent;
 mod ami;
 mod asterisk;
+mod canary;
 mod cli;
 mod config;
 mod conservation;
+mod delivery;
 mod digits;
 mod expect;
+mod h2;
 mod lab;
 mod ladder;
 mod operate;

@@ -344,6 +344,13 @@ pub mod tls {
                 .encode(Sha256::digest(self.key.subject_public_key_info()))
         }
 
+        /// As [`Self::server`], and it offers HTTP/2.
+        pub fn server_h2(&self) -> Arc<rustls::ServerConfig> {
+            let mut config = Arc::unwrap_or_clone(self.server(None));
+            config.alpn_protocols = vec![b"h2".to_vec()];
+            Arc::new(config)
+        }
+
         /// `clients`: whose certificates are demanded.
         pub fn server(&self, clients: Option<&Self>) -> Arc<rustls::ServerConfig> {
             let provider = Arc::new(rustls::crypto::ring::default_provider());

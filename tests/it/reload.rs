@@ -1,5 +1,6 @@
 //! Another configuration for a running agent: under load nothing is lost, doubled or overtaken; one
 //! with faults changes nothing.
+#![expect(clippy::print_stderr, reason = "the seed, and what was measured")]
 
 use std::path::Path;
 use std::process::Output;
@@ -113,7 +114,7 @@ async fn counters(journal: &Journal, route: &str) -> Counters {
 }
 
 /// Until nothing is open and nothing waits.
-async fn quiet(journal: &Journal) {
+pub async fn quiet(journal: &Journal) {
     let begin = Instant::now();
     let mut before = (u64::MAX, 0);
     loop {
@@ -138,10 +139,17 @@ fn assert_right(name: &str, counts: Counts, counters: Counters) {
 }
 
 /// Plays recorded calls, `rounds` times all of them, as fast as the agent takes them.
-async fn play(pbx: &Pbx, rounds: u32) {
+pub async fn play(pbx: &Pbx, rounds: u32) {
+    play_from(pbx, 0, rounds).await;
+}
+
+/// As [`play`], with the calls of later rounds.
+pub async fn play_from(pbx: &Pbx, first: u32, rounds: u32) {
     let recordings = SCENES.map(|scene| Recording::new(scene.stream));
-    for round in 0..rounds {
-        let seconds = callpost::clock::now().secs() - recordings[0].first().secs() - 60;
+    for round in first..first + rounds {
+        // each round's calls have seconds, and so NiMbox keys, of their own
+        let seconds =
+            callpost::clock::now().secs() - recordings[0].first().secs() - 40_000 + 60 * i64::from(round);
         let longest = recordings.iter().map(|recording| recording.messages.len()).max().unwrap();
         for line in 0..longest {
             for (n, recording) in (0u32..).zip(&recordings) {

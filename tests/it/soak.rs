@@ -79,7 +79,7 @@ async fn at_a_steady_pace_memory_descriptors_threads_and_disk_level_off() {
         deliveries: usize::MAX,
         rate: Some(RATE),
         faults: Faults { per_mille: 20, stubborn: 0, doomed: 0 },
-        troubles: vec![Trouble::Refuse, Trouble::Disconnect, Trouble::Restart],
+        troubles: vec![Trouble::Refuse, Trouble::Disconnect, Trouble::Restart, Trouble::Reload],
         every: Duration::from_secs(20),
         once: false,
     };

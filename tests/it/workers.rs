@@ -22,17 +22,17 @@ fn config(sink: &str) -> Config {
     load_text(&text, "test", &Environment::default()).unwrap().config
 }
 
-fn webhook(url: &str, more: &str) -> Config {
+pub fn webhook(url: &str, more: &str) -> Config {
     config(&format!(
         "[[webhook]]\nname = \"sink\"\nurl = \"{url}\"\nevents = [\"call.state\"]\nallow_http = true\n{more}"
     ))
 }
 
-fn nimbox(url: &str, more: &str) -> Config {
+pub fn nimbox(url: &str, more: &str) -> Config {
     config(&format!("[[nimbox]]\nname = \"sink\"\nurl = \"{url}\"\ntoken = \"t\"\nallow_http = true\n{more}"))
 }
 
-fn open(directory: &Path) -> Journal {
+pub fn open(directory: &Path) -> Journal {
     let options = JournalOptions {
         directory: directory.to_path_buf(),
         max_size: 256 << 20,
@@ -44,15 +44,15 @@ fn open(directory: &Path) -> Journal {
 }
 
 /// A worker that runs, and how it fares.
-struct Running {
-    orders: watch::Sender<Orders>,
-    health: watch::Receiver<RouteHealth>,
+pub struct Running {
+    pub orders: watch::Sender<Orders>,
+    pub health: watch::Receiver<RouteHealth>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Running {
-    fn start(config: &Config, journal: &Journal) -> Self {
+    pub fn start(config: &Config, journal: &Journal) -> Self {
         let routes = Routes::new(config);
         let (worker, orders, health) = Worker::new(&routes.routes[0], journal.clone());
         let stop = CancellationToken::new();
@@ -64,17 +64,22 @@ impl Running {
         self.orders.send_replace(Orders { setup });
     }
 
-    async fn until(&mut self, what: impl FnMut(&RouteHealth) -> bool) -> RouteHealth {
+    pub async fn until(&mut self, what: impl FnMut(&RouteHealth) -> bool) -> RouteHealth {
         self.health.wait_for(what).await.unwrap().clone()
     }
 
-    async fn stop(self) {
+    /// Ends it in the middle of whatever it does.
+    pub fn abort(self) {
+        self.task.abort();
+    }
+
+    pub async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();
     }
 }
 
-fn posts(call: &str, count: usize) -> Vec<Outgoing> {
+pub fn posts(call: &str, count: usize) -> Vec<Outgoing> {
     let post = |n: usize| Outgoing {
         route: RouteId("sink".into()),
         id: UpdateId(format!("hq.{call}.{n}").into()),
@@ -85,7 +90,7 @@ fn posts(call: &str, count: usize) -> Vec<Outgoing> {
     (0..count).map(post).collect()
 }
 
-fn create(n: usize) -> Outgoing {
+pub fn create(n: usize) -> Outgoing {
     Outgoing {
         route: RouteId("sink".into()),
         id: UpdateId(format!("hq.{n:014x}.0").into()),
@@ -101,11 +106,11 @@ fn create(n: usize) -> Outgoing {
     }
 }
 
-async fn append(journal: &Journal, outbox: Vec<Outgoing>) {
+pub async fn append(journal: &Journal, outbox: Vec<Outgoing>) {
     journal.append(Batch { outbox, ..Batch::default() }).await.unwrap();
 }
 
-async fn counters(journal: &Journal) -> Counters {
+pub async fn counters(journal: &Journal) -> Counters {
     let status = journal.status().await.unwrap();
     status
         .routes
@@ -116,7 +121,7 @@ async fn counters(journal: &Journal) -> Counters {
 }
 
 /// Until the journal says so; the time that passes is its own.
-async fn settled(journal: &Journal, mut what: impl FnMut(&Counters) -> bool) -> Counters {
+pub async fn settled(journal: &Journal, mut what: impl FnMut(&Counters) -> bool) -> Counters {
     for _ in 0..20_000 {
         let counters = counters(journal).await;
         if what(&counters) {
@@ -127,7 +132,7 @@ async fn settled(journal: &Journal, mut what: impl FnMut(&Counters) -> bool) -> 
     panic!("not reached: {:?}", counters(journal).await);
 }
 
-const TAKEN: &str = r#"{"error":false}"#;
+pub const TAKEN: &str = r#"{"error":false}"#;
 
 #[tokio::test]
 async fn what_is_appended_before_and_after_the_start_is_delivered_and_settled() {

@@ -67,6 +67,8 @@ struct Layout {
     lane: usize,
     /// How many lanes there are; later channels share the last.
     lanes: usize,
+    /// Of all lanes, and of what may stand to their right.
+    canvas: usize,
     /// Of the words beside narrow lanes; 0 where lanes carry them.
     words: usize,
     /// Of the deliveries.
@@ -80,12 +82,12 @@ impl Layout {
         let room = width.saturating_sub(time + 1 + sent + gap);
         let lane = room / channels.max(1);
         if lane >= WIDE {
-            return Self { time, lane: lane.min(WIDEST), lanes: channels, words: 0, sent };
+            return Self { time, lane: lane.min(WIDEST), lanes: channels, canvas: room, words: 0, sent };
         }
         let room_for_lanes = room.saturating_sub(WORDS);
         let lane = (room_for_lanes / channels.max(1)).clamp(*NARROW.start(), *NARROW.end());
         let lanes = channels.min(room_for_lanes / lane).min(LETTERS.len()).max(1);
-        Self { time, lane, lanes, words: room.saturating_sub(lanes * lane + 1), sent }
+        Self { time, lane, lanes, canvas: lanes * lane, words: room.saturating_sub(lanes * lane + 1), sent }
     }
 
     fn x(&self, channel: usize) -> usize {
@@ -94,7 +96,7 @@ impl Layout {
     }
 
     fn canvas(&self) -> Canvas {
-        Canvas::new(self.lanes * self.lane)
+        Canvas::new(self.canvas)
     }
 }
 
@@ -273,7 +275,9 @@ fn lanes(story: &Story, layout: &Layout, position: usize, told: Option<&Row>, be
                 return canvas.into_line();
             };
             canvas.line(*left, *right, '═', false, row.style);
-            if wide {
+            if wide && xs.len() > 2 {
+                canvas.beside(*right, &row.text, row.style);
+            } else if wide {
                 canvas.between(*left, *right, &row.text, row.style);
             }
             for x in xs {

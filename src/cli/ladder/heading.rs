@@ -6,15 +6,13 @@ use anstyle::Style;
 use jiff::tz::TimeZone;
 use parsers::{Cdr, Micros};
 
-use super::line::{Line, clean, columns, heading};
+use super::line::{Line, clean, columns, heading, natural_width};
 use super::story::short;
 use crate::calls::{LegUpdate, UpdateBody};
 use crate::cli::leg::{self, Words};
 use crate::cli::style;
 use crate::journal::Trace;
 
-/// A narrower terminal has room for few words.
-const NARROW: usize = 105;
 /// Most CDR rows shown.
 const MOST_ROWS: usize = 50;
 
@@ -39,22 +37,8 @@ pub(super) fn head(call: &str, trace: &Trace, zone: &TimeZone, width: usize) -> 
     }
     lines.push(times);
     if !legs.is_empty() {
-        let words = if width < NARROW { Words::Few } else { Words::All };
-        let infos: Vec<String> = legs.iter().map(|one| info(one)).collect();
-        let with_info = infos.iter().any(|info| !info.is_empty());
-        let titles = ["", "from", "to", "outcome", "talked", "call_id", "info"];
-        let mut rows = vec![heading(if with_info { &titles } else { &titles[..6] })];
-        rows.extend(legs.iter().zip(infos).map(|(one, info)| {
-            vec![
-                leg::direction(one),
-                leg::from(one, words),
-                leg::to(one, words),
-                leg::outcome(one, words),
-                leg::talked(one, last),
-                Line::new(style::NAME, one.call_id.to_string()),
-                Line::new(style::DIM, info),
-            ]
-        }));
+        let all = legs_table(&legs, last, Words::All);
+        let rows = if natural_width(&all) <= width { all } else { legs_table(&legs, last, Words::Few) };
         lines.extend(columns(rows, Some(width), &[1, 2, 3, 6]));
     }
     for update in &trace.updates {
@@ -64,6 +48,25 @@ pub(super) fn head(call: &str, trace: &Trace, zone: &TimeZone, width: usize) -> 
         }
     }
     lines
+}
+
+fn legs_table(legs: &[&LegUpdate], now: Micros, words: Words) -> Vec<Vec<Line>> {
+    let infos: Vec<String> = legs.iter().map(|one| info(one)).collect();
+    let with_info = infos.iter().any(|info| !info.is_empty());
+    let titles = ["", "from", "to", "outcome", "talked", "call_id", "info"];
+    let mut rows = vec![heading(if with_info { &titles } else { &titles[..6] })];
+    rows.extend(legs.iter().zip(infos).map(|(one, info)| {
+        vec![
+            leg::direction(one),
+            leg::from(one, words),
+            leg::to(one, words),
+            leg::outcome(one, words),
+            leg::talked(one, now),
+            Line::new(style::NAME, one.call_id.to_string()),
+            Line::new(style::DIM, info),
+        ]
+    }));
+    rows
 }
 
 /// What the outcome does not say already.
@@ -99,7 +102,17 @@ pub(super) fn cdrs(rows: &[Cdr], zone: &TimeZone, width: usize) -> Vec<Line> {
     if rows.is_empty() {
         return Vec::new();
     }
-    let few = width < NARROW;
+    let all = cdrs_table(rows, zone, false);
+    let few = natural_width(&all) > width;
+    let table = if few { cdrs_table(rows, zone, true) } else { all };
+    let mut lines = columns(table, Some(width), &[1, 2, 3, 4]);
+    if rows.len() > MOST_ROWS {
+        lines.push(Line::new(style::DIM, format!("and {} more", rows.len() - MOST_ROWS)));
+    }
+    lines
+}
+
+fn cdrs_table(rows: &[Cdr], zone: &TimeZone, few: bool) -> Vec<Vec<Line>> {
     let titles: &[&str] = if few {
         &["CDR start", "src", "dst", "channel", "dstchannel", "disposition", "seconds"]
     } else {
@@ -117,13 +130,10 @@ pub(super) fn cdrs(rows: &[Cdr], zone: &TimeZone, width: usize) -> Vec<Line> {
     };
     let mut table = vec![heading(titles)];
     table.extend(rows.iter().take(MOST_ROWS).map(|row| cdr(row, zone, few)));
-    let mut lines = columns(table, Some(width), if few { &[1, 2, 3, 4] } else { &[1, 2, 3, 4, 5] });
-    if rows.len() > MOST_ROWS {
-        lines.push(Line::new(style::DIM, format!("and {} more", rows.len() - MOST_ROWS)));
-    }
-    lines
+    table
 }
 
+/// With few columns the seconds stand as `duration/billsec`.
 fn cdr(row: &Cdr, zone: &TimeZone, few: bool) -> Vec<Line> {
     let text = |text: Option<&str>| Line::default().text(clean(text.unwrap_or_default()));
     let start = match row.start_epoch {

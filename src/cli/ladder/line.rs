@@ -177,6 +177,13 @@ pub(super) fn wrap(text: &str, width: usize, most: usize) -> Vec<String> {
     lines
 }
 
+/// Columns that a table without rules takes if nothing gives way.
+pub(crate) fn natural_width(rows: &[Vec<Line>]) -> usize {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(Line::width).max();
+    (0..count).filter_map(widest).sum::<usize>() + 2 * count.saturating_sub(1)
+}
+
 /// A table without rules. Where a width is given and it is wider, the widest of the columns that may
 /// give way do.
 pub(crate) fn columns(rows: Vec<Vec<Line>>, width: Option<usize>, giving: &[usize]) -> Vec<Line> {

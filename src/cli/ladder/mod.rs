@@ -10,4 +10,4 @@ mod story;
 
 pub use draw::{Look, ladder};
 pub use line::Line;
-pub(super) use line::{clean, columns};
+pub(super) use line::{clean, columns, natural_width};

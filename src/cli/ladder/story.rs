@@ -371,15 +371,16 @@ fn get<'a>(message: &'a TraceMessage, key: &str) -> Option<&'a str> {
     (!value.is_empty() && value != "<unknown>").then_some(value)
 }
 
-/// The name of a channel's own party, else its number, unless the channel is called so.
+/// Whose a channel is: the name that goes with its own number, else what a caller presents. A line
+/// that was dialled carries somebody else's name.
 fn who(message: &TraceMessage, prefix: &str, short: &str) -> String {
-    if short.starts_with("Local/") {
-        return String::new();
-    }
-    let named =
-        ["CallerIDName", "CallerIDNum"].iter().find_map(|key| get(message, &format!("{prefix}{key}")));
+    let of = |key: &str| get(message, &format!("{prefix}{key}"));
+    let (name, number) = (of("CallerIDName"), of("CallerIDNum"));
+    let own = number.is_some_and(|number| short.ends_with(number));
+    let calls = of("ChannelStateDesc") == Some("Ring");
+    let named = name.or(number.filter(|_| !own)).filter(|_| own || calls);
     let named = clean(named.unwrap_or_default());
-    if short.ends_with(&named) { String::new() } else { cut(&named, MAX_WORD) }
+    if short.starts_with("Local/") || short.ends_with(&named) { String::new() } else { cut(&named, MAX_WORD) }
 }
 
 /// A transfer that failed says so.

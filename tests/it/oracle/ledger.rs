@@ -81,6 +81,8 @@ struct Entry {
     ordered: bool,
     attempts: u8,
     taken: u8,
+    /// It was the so manieth that was taken.
+    arrival: u32,
     /// Milliseconds since the beginning.
     first: u32,
     /// Answers that were withheld although it was kept: so many more may come.
@@ -95,8 +97,8 @@ struct Known {
     number: String,
     /// Some of its events went by while nobody listened.
     straddles: bool,
-    /// By route: the last place, and the last sequence.
-    last: [(u16, u64); 4],
+    /// By route: the last sequence.
+    last: [u64; 4],
 }
 
 /// Something that no call owed when it was seen alone.
@@ -177,6 +179,7 @@ impl Ledger {
                 ordered: *ordered,
                 attempts: 0,
                 taken: 0,
+                arrival: 0,
                 first: 0,
                 excused: 0,
                 stubborn: self.chance(100_000) < self.wanted.stubborn,
@@ -265,15 +268,13 @@ impl Ledger {
         }
         if entry.taken == 0 {
             entry.first = now;
-            let (place, last) = known.last[route];
-            if entry.ordered && !entry.doomed && entry.place < place {
-                wrong.push(format!("{id}, place {}, after place {place} of its call", entry.place));
-            }
-            if entry.ordered && !entry.doomed && sequence.unwrap() <= last {
-                wrong.push(format!("{id}, sequence {sequence:?}, after {last} of its call"));
-            }
+            entry.arrival = u32::try_from(self.taken).unwrap();
+            let last = known.last[route];
             if entry.ordered && !entry.doomed {
-                known.last[route] = (entry.place, sequence.unwrap());
+                if sequence.unwrap() <= last {
+                    wrong.push(format!("{id}, sequence {sequence:?}, after {last} of its call"));
+                }
+                known.last[route] = sequence.unwrap();
             }
         } else if entry.excused > 0 {
             entry.excused -= 1;
@@ -331,6 +332,7 @@ impl Ledger {
         let missing = self.missing();
         let mut faults = std::mem::take(&mut self.faults);
         faults.extend(missing.iter().map(|one| format!("missing: {one}")));
+        self.check_order(&mut faults);
         self.check_surprises(&mut faults);
         let mut by_kill: HashMap<u32, usize> = HashMap::new();
         for (route, id, first, again) in &self.again {
@@ -384,6 +386,23 @@ impl Ledger {
                     "not owed: {} {} of call {call:?}: {}",
                     self.routes[one.route], one.id, one.body
                 )),
+            }
+        }
+    }
+
+    /// Within a leg everything came in the order in which it happened. Between the legs of a call the
+    /// order of what timers decide depends on the agent's load; the sequence tells it, and rises.
+    fn check_order(&self, faults: &mut Vec<String>) {
+        let mut legs: HashMap<(usize, &str), Vec<(u16, u32)>> = HashMap::new();
+        let ordered = self.owed.iter().filter(|(_, entry)| entry.ordered && !entry.doomed && entry.taken > 0);
+        for ((route, id), entry) in ordered {
+            let leg = id.rsplit_once('.').unwrap().0;
+            legs.entry((*route, leg)).or_default().push((entry.place, entry.arrival));
+        }
+        for ((route, leg), mut places) in legs {
+            places.sort_unstable();
+            if !places.is_sorted_by_key(|(_, arrival)| *arrival) {
+                faults.push(format!("{} {leg} out of order: {places:?}", self.routes[route]));
             }
         }
     }

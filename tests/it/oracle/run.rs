@@ -2,15 +2,16 @@
 
 #![expect(clippy::print_stderr, reason = "a long run says where it is")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use callpost::api::{AgentStatus, Client};
+use callpost::api::{AgentStatus, Client, DeadQuery};
 use callpost::calls::{EventName, UpdateBody};
 use callpost::config::{Config, Environment, load_text};
 use callpost::demo::Pbx;
-use callpost::journal::{Journal, JournalOptions, Payload};
+use callpost::journal::Payload;
 use callpost::routes::Routes;
 use parsers::Micros;
 use tempfile::TempDir;
@@ -59,6 +60,8 @@ pub enum Trouble {
     Unauthorized,
     /// Asterisk drops the connection and is there again; every event was on disk.
     Disconnect,
+    /// The configuration is read again, unchanged.
+    Reload,
     /// All receivers drop their connections and start again.
     Restart,
 }
@@ -265,14 +268,19 @@ impl Run {
     }
 
     async fn trouble(&mut self, trouble: Trouble) {
-        let at = self.ledger.lock().unwrap().elapsed();
-        eprintln!("{:>6.1} s {trouble:?}", at.as_secs_f64());
+        {
+            let ledger = self.ledger.lock().unwrap();
+            let at = ledger.elapsed().as_secs_f64();
+            eprintln!("{at:>6.1} s {trouble:?}, {} owed, {} taken", ledger.size(), ledger.taken);
+        }
         self.made.push(trouble);
         match trouble {
             Trouble::Kill | Trouble::Stop => {
                 let lag = Duration::from_micros(self.status().await.ingest.lag_p99);
                 self.player.stage.lock().unwrap().away = true;
-                let unheard = self.player.unheard(UNHEARD + lag * 4);
+                // a stop waits until what came is on disk
+                let margin = if trouble == Trouble::Stop { UNHEARD / 3 } else { UNHEARD + lag * 4 };
+                let unheard = self.player.unheard(margin);
                 {
                     let mut ledger = self.ledger.lock().unwrap();
                     unheard.into_iter().for_each(|call| ledger.straddles(call));
@@ -312,6 +320,7 @@ impl Run {
                 self.begin().await;
                 self.player.thaw();
             }
+            Trouble::Reload => self.agent.as_ref().unwrap().signal("HUP").await,
             Trouble::Restart => {
                 self.servers.iter().for_each(|server| server.set(Port::Refused));
                 sleep(Duration::from_millis(500)).await;
@@ -371,12 +380,10 @@ impl Run {
         self.drained(began).await;
         let drained = began.elapsed();
         let doomed = self.ledger.lock().unwrap().doomed();
-        let line = self.conservation(doomed.len()).await;
-        if !doomed.is_empty() {
-            self.agent.take().unwrap().stop().await;
-            self.retry_dead(&doomed).await;
+        let (line, dead) = self.conservation(doomed.len()).await;
+        if dead > 0 {
             self.ledger.lock().unwrap().forgive();
-            self.begin().await;
+            self.retry_dead(&doomed).await;
             self.drained(Instant::now()).await;
         }
         self.compare_straddling().await;
@@ -387,19 +394,25 @@ impl Run {
             played.as_secs_f64(),
             drained.as_secs_f64(),
             self.stops,
-            doomed.len(),
+            dead,
         );
         self.agent.take().unwrap().stop().await;
         said
     }
 
     async fn drained(&self, began: Instant) {
+        let mut said = Instant::now();
         loop {
             let missing = self.ledger.lock().unwrap().missing();
             let status = self.status().await;
             let pending: u64 = status.journal.routes.iter().map(|route| route.counters.pending).sum();
             if missing.is_empty() && pending == 0 {
                 return;
+            }
+            if said.elapsed() > Duration::from_secs(30) {
+                said = Instant::now();
+                let health: Vec<_> = status.routes.iter().map(|route| &route.health).collect();
+                eprintln!("{} missing, {pending} pending; {health:?}", missing.len());
             }
             if began.elapsed() > DRAIN {
                 let shown = &missing[..missing.len().min(20)];
@@ -428,7 +441,7 @@ impl Run {
                     assert!(came, "{} {} of call {index}, which straddles", ROUTES[route].0, outgoing.id.0);
                 }
             }
-            let mut ends = std::collections::BTreeMap::<u64, (usize, (u64, bool))>::new();
+            let mut ends = BTreeMap::<u64, (usize, (u64, bool))>::new();
             for update in updates {
                 let UpdateBody::Leg(leg) = &update.body else { continue };
                 let over = matches!(leg.event, EventName::Hangup | EventName::Missed | EventName::Failed);
@@ -443,7 +456,7 @@ impl Run {
     }
 
     /// Accepted = delivered + pending + dead + refused + dropped, on every route.
-    async fn conservation(&self, dead: usize) -> String {
+    async fn conservation(&self, dead: usize) -> (String, u64) {
         let status = self.status().await;
         let mut line = Vec::new();
         let mut dead_in_all = 0;
@@ -457,38 +470,44 @@ impl Run {
         }
         assert!(dead_in_all >= dead as u64, "{dead_in_all} dead letters, not {dead}");
         assert_eq!((status.journal.lost, status.journal.quarantined), (0, 0));
-        line.join(", ")
+        (line.join(", "), dead_in_all)
     }
 
-    /// Puts every dead letter back; they are those, and only those, that were found fault with.
+    /// Makes deliveries of every dead letter again; they are those that were found fault with.
     async fn retry_dead(&self, doomed: &[(String, String)]) {
-        let options = JournalOptions {
-            directory: self.journal(),
-            max_size: 1 << 30,
-            keep: Duration::from_secs(30 * 86_400),
-            pbx: "hq".to_owned(),
-            generation_records: 131_072,
-        };
-        let (journal, _) = Journal::open(options).unwrap();
-        let dead = journal.dead(None, 1_000_000).await.unwrap();
-        let mut found = std::collections::BTreeSet::new();
-        for letter in &dead {
-            let id = match &letter.payload {
-                Payload::Webhook { .. } => letter.id.0.to_string(),
-                Payload::Nimbox { initiated, source, destination, .. } => {
-                    create_key(initiated, source, destination)
-                }
-            };
-            assert_eq!(letter.status, Some(400), "{letter:?}");
-            found.insert((letter.route.0.to_string(), id));
+        let mut found = BTreeSet::new();
+        let mut query = DeadQuery::default();
+        loop {
+            let page = self.client.dead(&query).await.unwrap();
+            for letter in &page.letters {
+                let id = match &letter.payload {
+                    Payload::Webhook { .. } => letter.id.0.to_string(),
+                    Payload::Nimbox { initiated, source, destination, .. } => {
+                        create_key(initiated, source, destination)
+                    }
+                };
+                assert_eq!(letter.status, Some(400), "{letter:?}");
+                found.insert((letter.route.0.to_string(), id));
+            }
+            query.after = page.next;
+            if query.after.is_none() {
+                break;
+            }
         }
         for one in doomed {
             assert!(found.contains(one), "{one:?} is not among the dead letters");
         }
-        let keys: Vec<_> = dead.iter().map(|letter| letter.key).collect();
+        let mut done = 0;
         let now = Micros(jiff::Timestamp::now().as_microsecond());
-        let again = journal.dead_retry(keys, now).await.unwrap();
-        assert_eq!(again, dead.len() as u64);
-        journal.close().await;
+        query = DeadQuery { before: Some(now), ..DeadQuery::default() };
+        loop {
+            let page = self.client.dead_retry(&query).await.unwrap();
+            done += page.done.len();
+            query.after = page.next;
+            if query.after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(done, found.len());
     }
 }
