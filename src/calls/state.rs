@@ -68,6 +68,10 @@ impl<K: Ord + Hash + Clone, V: Clone + PartialEq> Table<K, V> {
         Some(result)
     }
 
+    fn touch_all(&mut self) {
+        self.unsaved.extend(self.map.keys().cloned());
+    }
+
     /// What changed since the last step; it is to be saved.
     fn take_dirty(&mut self) -> BTreeSet<K> {
         self.unsaved.extend(self.dirty.iter().cloned());
@@ -291,6 +295,15 @@ impl State {
         }
         self.arm(timer.clone(), None);
         Some(timer)
+    }
+
+    /// All is to be written, changed or not.
+    pub(super) fn touch_all(&mut self) {
+        self.channels.touch_all();
+        self.legs.touch_all();
+        self.calls.touch_all();
+        self.rows.touch_all();
+        self.meta.touch_all();
     }
 
     /// Takes the step; deadlines follow their objects, which are to be saved.

@@ -125,6 +125,11 @@ impl Tracker {
         state.flush()
     }
 
+    /// [`Tracker::changed`] answers every open object, for a journal that has lost them.
+    pub fn write_all(&mut self) {
+        self.state.touch_all();
+    }
+
     /// The open objects that changed since this was last asked: their value now as JSON, or `None`
     /// when they are gone.
     pub fn changed(&mut self) -> Vec<(super::ObjectKey, Option<Vec<u8>>)> {

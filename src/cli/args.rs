@@ -75,6 +75,9 @@ pub(super) enum Command {
     Dead(Dead),
     /// Send again what the journal still holds of a time, with the ids it had
     Replay(Replay),
+    /// Look at the journal itself: read-only unless told otherwise
+    #[command(subcommand)]
+    Journal(Journal),
     /// Save a live AMI stream, secrets removed, for a bug report; Ctrl-C ends it
     Capture(Capture),
 }
@@ -253,6 +256,43 @@ pub(super) struct Trace {
 
 #[derive(Debug, Args)]
 pub(super) struct Tail {
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Journal {
+    /// How it stands: its stores, what waits on each route, what was given up
+    Status(JournalLook),
+    /// Read every record: checksums, links, counters; exit code 3 where something is wrong
+    Verify(JournalLook),
+    /// Every record that tells of calls, as JSON lines: messages, updates, CDRs, deliveries, dead letters
+    Export(JournalExport),
+    /// What can be taken from stores that were put aside; writes only with --yes
+    Salvage(JournalSalvage),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JournalLook {
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JournalExport {
+    /// From this time on, as 2026-01-31, "2026-01-31 08:00", 08:00 or 2h
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub from: Option<Moment>,
+    /// Until this time; a day given so is part of it
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub to: Option<Moment>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JournalSalvage {
+    /// Do it; the agent must not be running
+    #[arg(long)]
+    pub yes: bool,
     #[command(flatten)]
     pub output: Output,
 }

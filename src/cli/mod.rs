@@ -9,6 +9,7 @@ mod check;
 mod dead;
 mod demo;
 mod exit;
+mod journal;
 mod ladder;
 mod leg;
 mod lines;

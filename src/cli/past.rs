@@ -62,6 +62,7 @@ pub(super) fn unreadable(why: &JournalError) -> CliError {
         JournalError::InUse(_) => "ask the agent that has it: give its api.socket in the configuration",
         JournalError::Owner { .. } => "ask as its owner: `sudo -u callpost callpost ...`, or start the agent",
         JournalError::OtherPbx { .. } => "give the configuration that the agent has",
+        JournalError::Damaged { .. } => "see `callpost journal verify`",
         JournalError::Io { .. } | JournalError::TooLarge(_) | JournalError::Closed => {
             "see the directory's owner and free space"
         }

@@ -10,7 +10,9 @@ use tracing_subscriber::filter::LevelFilter;
 use super::args::{Cli, Command};
 use super::exit::{CliError, Done};
 use super::out::plural;
-use super::{calls, capture, check, dead, demo, log, number, receive, reload, replay, status, tail, trace};
+use super::{
+    calls, capture, check, dead, demo, journal, log, number, receive, reload, replay, status, tail, trace,
+};
 use crate::config::{Config, DEFAULT_FILE, Environment, Loaded, load, load_text};
 
 /// The whole program.
@@ -39,7 +41,10 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<Done, CliError> {
     match &cli.command {
-        Command::Run => wait(agent(configured(cli)?, &cli.config)),
+        Command::Run => {
+            with_one_arena();
+            wait(agent(configured(cli)?, &cli.config))
+        }
         Command::Reload(args) => wait(reload::reload(if_there(cli), args)),
         Command::Check(args) => wait(check::check(&cli.config, args)),
         Command::Demo(args) => wait(demo::demo(args)),
@@ -51,6 +56,7 @@ fn run(cli: &Cli) -> Result<Done, CliError> {
         Command::Tail(args) => wait(tail::tail(&if_there(cli)?, args)),
         Command::Dead(args) => wait(dead::dead(&if_there(cli)?, args)),
         Command::Replay(args) => wait(replay::replay(&if_there(cli)?, args)),
+        Command::Journal(args) => wait(journal::journal(&if_there(cli)?, args)),
         Command::Capture(args) => wait(capture::capture(&configured(cli)?.config, args)),
     }
 }
@@ -64,6 +70,22 @@ fn no_core_dumps() {
     let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
     // where the service's own limit is lower already, it stays
     let _ = setrlimit(Resource::Core, limit(1)).or_else(|_| setrlimit(Resource::Core, limit(0)));
+}
+
+/// The same program again, same process, with one arena of malloc: with one for each thread the
+/// stores' pages, freed by another thread than took them, keep half again as much memory. glibc reads
+/// this when it starts; where the administrator has set it, it stands.
+fn with_one_arena() {
+    const ARENAS: &str = "MALLOC_ARENA_MAX";
+    if std::env::var_os(ARENAS).is_some() || std::env::var_os("GLIBC_TUNABLES").is_some() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut again = std::process::Command::new(program);
+    again.args(std::env::args_os().skip(1)).env(ARENAS, "1");
+    // only its failure returns
+    let why = std::os::unix::process::CommandExt::exec(&mut again);
+    tracing::debug!(reason = %why, "goes on with the arenas there are");
 }
 
 async fn agent(loaded: Loaded, file: &Path) -> Result<Done, CliError> {

@@ -31,7 +31,7 @@ const LINGER: Duration = Duration::from_millis(20);
 /// First wait after a failed commit, doubled up to [`REBUILD_MAX`].
 const REBUILD_MIN: Duration = Duration::from_millis(100);
 /// Longest wait after a failed commit.
-const REBUILD_MAX: Duration = Duration::from_secs(5);
+const REBUILD_MAX: Duration = Duration::from_secs(2);
 /// How long a stop waits for a disk that refuses.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// Arrivals whose way to the disk is remembered for the percentiles.
@@ -87,6 +87,8 @@ pub struct Ingest {
     /// The last commit failed: nothing new is taken until one succeeds, so that what waits is
     /// bounded by the feed.
     failing: bool,
+    /// How often the journal had lost objects when they were last written.
+    objects_lost: u64,
     lags: Lags,
     health: watch::Sender<IngestHealth>,
 }
@@ -122,6 +124,7 @@ impl Ingest {
         let rules = latest.borrow_and_update().clone();
         let (followed, follows) = watch::channel(rules.number);
         let mut ingest = Self {
+            objects_lost: journal.objects_lost(),
             tracker: Tracker::new(&rules.config),
             rules,
             latest,
@@ -168,6 +171,7 @@ impl Ingest {
                 Ok(()) => {
                     self.failing = false;
                     self.committed(&flying.fed, &flying.urgent, flying.updates);
+                    self.write_lost_objects();
                 }
                 Err(why) => {
                     if !self.rebuild(flying.fed, &why, &feed).await {
@@ -268,6 +272,16 @@ impl Ingest {
         gathered.updates += step.updates.len() as u64;
         take(step, &self.rules.routes, &mut gathered.batch);
         gathered.fed.push(fed);
+    }
+
+    /// Whoever met the damage, the journal's open objects are written again from memory.
+    fn write_lost_objects(&mut self) {
+        let lost = self.journal.objects_lost();
+        if lost != self.objects_lost {
+            self.objects_lost = lost;
+            self.tracker.write_all();
+            self.feed(Fed::Tick(clock::now()));
+        }
     }
 
     fn committed(&mut self, fed: &[Fed], urgent: &[Micros], updates: u64) {

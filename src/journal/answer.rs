@@ -10,7 +10,7 @@ use super::encode::PreparedEntry;
 use super::engine::Fault;
 use super::format::{Pending, encode_counters, key};
 use super::head;
-use super::history::{self, Job};
+use super::history::Job;
 use super::outbox;
 use super::replay::{self, DeadMark};
 use super::staged::Staged;
@@ -63,9 +63,18 @@ impl Writer {
                 let _ = reply.send(Ok(self.fault.clone()));
             }
             Command::Archived(generation, result) => self.archived(generation, result),
-            Command::Tick => {
-                let _ = self.ready();
+            Command::Removed(number) => {
+                self.removing.remove(&number);
+                self.space.changed();
             }
+            Command::Tick => {
+                let moved = self.ready().and_then(|()| self.move_stragglers(crate::clock::now().0));
+                if let Err((generation, fault)) = moved {
+                    self.fail(generation, fault);
+                }
+            }
+            #[cfg(test)]
+            Command::Forward(reply) => self.reply(reply, Self::forward_oldest),
             Command::Append(..)
             | Command::Settle(..)
             | Command::SetNote(..)
@@ -205,7 +214,7 @@ impl Writer {
 
     /// A generation is in the history, on disk: its dead letters and totals move to the head, then
     /// its files go.
-    fn archived(&mut self, number: u64, result: Result<(), ArchiveFault>) {
+    pub(super) fn archived(&mut self, number: u64, result: Result<(), ArchiveFault>) {
         if !self.book.generations.contains_key(&number) {
             return;
         }
@@ -216,6 +225,7 @@ impl Writer {
         };
         match folded {
             Ok(()) => {
+                self.removing.insert(number);
                 let _ = self.history.send(Job::Remove(number));
             }
             Err((at, fault)) => {
@@ -280,16 +290,17 @@ impl Writer {
     }
 
     fn status(&mut self) -> JournalStatus {
+        self.space.measure(self.shared.outside());
+        self.shared.set_used(self.space.used);
         let mut times = self.times.clone();
         times.sort_unstable();
         let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or(0);
-        let (bytes, days) = history::disk_use(&self.shared.directory);
         let routes: Vec<(u16, RouteId)> =
             self.book.routes.iter().map(|(number, name)| (number, name.clone())).collect();
         JournalStatus {
-            bytes,
+            bytes: self.shared.used(),
             generations: self.book.generations.len() as u64,
-            days,
+            days: self.shared.days(),
             quarantined: self.quarantined,
             lost: self.lost,
             head_records: self.book.next.sequence.saturating_sub(1),
@@ -301,7 +312,10 @@ impl Writer {
             live_calls: self.book.live.values().filter(|legs| !legs.is_empty()).count() as u64,
             live_legs: self.book.live.values().map(|legs| legs.len() as u64).sum(),
             routes: routes.into_iter().filter_map(|(number, name)| self.route_status(number, name)).collect(),
-            fault: self.fault.clone(),
+            fault: self.trouble(),
+            max_size: self.options.max_size,
+            gaps: self.book.gap.gaps,
+            gap_records: self.book.gap.records,
         }
     }
 

@@ -33,12 +33,28 @@ pub(super) struct Book {
     /// Open objects: parts of each.
     pub(super) objects: HashMap<ObjectKey, u16>,
     pub(super) skipped: BTreeMap<(u16, String), u64>,
+    /// Times in which nothing could be appended.
+    pub(super) gap: Gap,
+    /// Where the deliveries of emptied generations are.
+    pub(super) homes: BTreeMap<u64, u64>,
     /// Counters of generations that are gone, by route.
     pub(super) carried: Vec<Counters>,
     /// Generations that are in the history and counted; their directories may still be there.
     pub(super) folded: BTreeSet<u64>,
     /// Generations on disk, the head among them.
     pub(super) generations: BTreeMap<u64, Generation>,
+}
+
+/// When the journal could not be written, since it was made.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Gap {
+    /// How often.
+    pub(super) gaps: u64,
+    /// Records that were refused meanwhile; whoever offered them may have offered them again.
+    pub(super) records: u64,
+    /// The last one, microseconds.
+    pub(super) from: i64,
+    pub(super) to: i64,
 }
 
 /// Route names and their numbers; 0 is `""`.
@@ -263,6 +279,23 @@ impl Book {
         Ok(routes)
     }
 
+    /// The generation that a delivery is in: its own, or the one it was moved to.
+    pub(super) fn home(&self, at: DeliveryKey) -> u64 {
+        self.homes.get(&at.generation).copied().unwrap_or(at.generation)
+    }
+
+    /// What waits in a generation is in the head from now on.
+    pub(super) fn move_home(&mut self, staged: &mut Staged, number: u64) {
+        let head = self.head;
+        self.homes.insert(number, head);
+        for (of, home) in &mut self.homes {
+            if *home == number || *of == number {
+                *home = head;
+                staged.put(head, key::moved(*of), &head.to_be_bytes());
+            }
+        }
+    }
+
     /// Places one delivery and counts it.
     pub(super) fn place_entry(
         &mut self,
@@ -373,6 +406,18 @@ impl Book {
         Ok(number)
     }
 
+    /// Whether a call has records in the head and has not ended.
+    pub(super) fn is_known(&self, call: &CallKey) -> bool {
+        self.calls.contains_key(call)
+    }
+
+    /// Forgets calls that are in the head for their deliveries alone.
+    pub(super) fn forget<'a>(&mut self, calls: impl IntoIterator<Item = &'a CallKey>) {
+        for call in calls {
+            self.calls.remove(call);
+        }
+    }
+
     /// Forgets the calls that ended, once their end is on disk.
     pub(super) fn forget_ended(&mut self, calls: &[CallKey]) {
         for call in calls {
@@ -387,7 +432,7 @@ impl Book {
         staged.put(self.head, key::record(call, kind, sequence), payload);
     }
 
-    fn take_sequence(&mut self, bytes: usize) -> u64 {
+    pub(super) fn take_sequence(&mut self, bytes: usize) -> u64 {
         let sequence = self.next.sequence;
         self.next.sequence += 1;
         self.next.bytes += u64::try_from(bytes).unwrap_or(0);

@@ -56,8 +56,13 @@ pub(super) enum Command {
     RoundTrip(Reply<Option<String>>),
     /// From the history thread: a generation was copied, or why not.
     Archived(u64, Result<(), ArchiveFault>),
+    /// From the history thread: a generation's files are gone.
+    Removed(u64),
     /// From the history thread: time to look at ages.
     Tick,
+    /// Empties the oldest sealed generation.
+    #[cfg(test)]
+    Forward(Reply<()>),
     Close(Reply<()>),
 }
 

@@ -60,11 +60,12 @@ impl Writer {
 
     /// Hands one out, if it still waits and can be read.
     fn lease(&mut self, route: u16, at: DeliveryKey, next: i64) -> Faulty<Taken> {
-        if self.leases.contains_key(&at) || !self.book.generations.contains_key(&at.generation) {
+        let home = self.book.home(at);
+        if self.leases.contains_key(&at) || !self.book.generations.contains_key(&home) {
             return Ok(Taken::Settled);
         }
-        let store = self.store(at.generation)?;
-        let fault = |fault| (at.generation, fault);
+        let store = self.store(home)?;
+        let fault = |fault| (home, fault);
         let state = match outbox::pending(&store, route, at).map_err(fault)? {
             None => return Ok(Taken::Settled),
             Some(Ok(state)) => state,
@@ -217,12 +218,13 @@ impl Writer {
 
     /// Whether a delivery waits still; one whose generation is gone does not.
     fn is_pending(&mut self, route: u16, at: DeliveryKey) -> Faulty<bool> {
-        let Some(generation) = self.book.generations.get(&at.generation) else { return Ok(false) };
+        let home = self.book.home(at);
+        let Some(generation) = self.book.generations.get(&home) else { return Ok(false) };
         if generation.exact && generation.counters(route).pending == 0 {
             return Ok(false);
         }
-        let store = self.store(at.generation)?;
-        store.contains(&key::pending(route, at)).map_err(|fault| (at.generation, fault))
+        let store = self.store(home)?;
+        store.contains(&key::pending(route, at)).map_err(|fault| (home, fault))
     }
 
     fn next_due(&mut self, route: u16, now: Micros) -> Option<Micros> {

@@ -39,6 +39,7 @@
 //! | `y` route:2 reason | count, 8 bytes: left out on purpose |
 //! | `g` number:8 | JSON: a sealed generation's summary: counters, and whether they are behind |
 //! | `f` number:8 | a generation is done with: its directory may be removed |
+//! | `w` number:8 | 8 bytes: what waited in a generation was moved into that one |
 //! | `Q` route:2 | the counters of generations that are gone |
 //! | `q` route:2 | the counters of this generation |
 //! | `c` call | the call's number in this generation, 8 bytes |
@@ -46,7 +47,7 @@
 //! | `R` number:8 `u` seq:8 | packed JSON (`pack.rs`): an update of the call |
 //! | `R` number:8 `d` seq:8 | packed JSON (`pack.rs`): a CDR row of the call |
 //! | `R` number:8 `l` seq:8 | packed JSON (`pack.rs`): a merger of the call with another one |
-//! | `R` number:8 `e` gen:8 seq:8 | a delivery of the call, never changed: `Callpost-Sequence`:8 accepted:8, packed JSON |
+//! | `R` number:8 `e` gen:8 seq:8 | a delivery of the call, never changed, moved from that generation where it is another one's: `Callpost-Sequence`:8 accepted:8, packed JSON |
 //! | `R` number:8 `s` gen:8 seq:8 | JSON: how its last attempt ended |
 //! | `p` route:2 gen:8 seq:8 | [`Pending`]: there while a delivery waits |
 //! | `t` route:2 next:8 gen:8 seq:8 | its predecessor, 16 bytes, or nothing; there once it was tried |
@@ -289,6 +290,7 @@ pub(super) mod key {
     pub(in crate::journal) const SKIPPED: u8 = b'y';
     pub(in crate::journal) const SUMMARY: u8 = b'g';
     pub(in crate::journal) const FOLDED: u8 = b'f';
+    pub(in crate::journal) const MOVED: u8 = b'w';
     pub(in crate::journal) const CARRIED: u8 = b'Q';
     pub(in crate::journal) const COUNTERS: u8 = b'q';
     pub(in crate::journal) const CALL: u8 = b'c';
@@ -341,6 +343,10 @@ pub(super) mod key {
 
     pub(in crate::journal) fn live(call_id: u64) -> Vec<u8> {
         join(LIVE, &[&call_id.to_be_bytes()])
+    }
+
+    pub(in crate::journal) fn moved(generation: u64) -> Vec<u8> {
+        join(MOVED, &[&generation.to_be_bytes()])
     }
 
     pub(in crate::journal) fn skipped(route: u16, reason: &str) -> Vec<u8> {

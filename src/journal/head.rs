@@ -12,6 +12,7 @@ use super::format::{self, Next, Reader, decode_counters, encode_counters, key};
 use super::kill_point::{KillPoint, reached};
 use super::pack;
 use super::pool::{Pool, generation_of};
+use super::schedule::Scan;
 use super::types::RouteId;
 use super::witness::Witness;
 use crate::calls::{CallKey, ObjectKey, Update, UpdateBody};
@@ -166,6 +167,15 @@ fn fill(
     for ((route, reason), count) in &book.skipped {
         copy.put(key::skipped(*route, reason), &count.to_be_bytes())?;
     }
+    let there = &book.generations;
+    book.homes.retain(|_, home| there.contains_key(home));
+    for (of, home) in &book.homes {
+        copy.put(key::moved(*of), &home.to_be_bytes())?;
+    }
+    if book.gap.gaps > 0 {
+        let json = serde_json::to_vec(&book.gap).map_err(|error| Fault::Io(error.to_string()))?;
+        copy.put(key::about("gap"), &json)?;
+    }
     book.chains.retain(|_, chain| now.saturating_sub(chain.touched) < CHAIN_KEPT);
     for (call, chain) in &book.chains {
         let json = serde_json::to_vec(chain).map_err(|error| Fault::Io(error.to_string()))?;
@@ -292,9 +302,56 @@ pub(super) fn read_counters(store: &Store, generation: &mut Generation) -> Resul
         true
     })?;
     generation.exact = true;
+    check_pending(store, generation)?;
     let next = store.get(&key::about("next"))?.and_then(Result::ok).and_then(|bytes| Next::decode(&bytes));
     let found = next.map_or(0, |next| next.sequence);
     Ok(generation.sequence.saturating_sub(found))
+}
+
+/// Holds the counters against what is there: where they were set back by damage, a delivery that waits
+/// must not be passed over, nor one that is lost be waited for.
+pub(super) fn check_pending(store: &Store, generation: &mut Generation) -> Result<(), Fault> {
+    let mut route = first_waiting(store, 0)?;
+    let mut waiting = Vec::new();
+    while let Some(found) = route {
+        waiting.push(found);
+        route = match found.checked_add(1) {
+            Some(next) => first_waiting(store, next)?,
+            None => None,
+        };
+    }
+    for number in waiting.iter().copied() {
+        if generation.counters(number).pending == 0 {
+            let mut count = 0;
+            store.scan(&key::route(key::PENDING, number), |_, _| {
+                count += 1;
+                true
+            })?;
+            let found = generation.route(number);
+            found.counters.pending += count;
+            found.counters.accepted += count;
+            found.scan = Scan::default();
+            tracing::error!(route = number, count, "deliveries wait that the counters did not know of");
+        }
+    }
+    for (number, found) in (0u16..).zip(&mut generation.routes) {
+        if found.counters.pending > 0 && !waiting.contains(&number) {
+            let count = std::mem::take(&mut found.counters.pending);
+            found.counters.dropped += count;
+            tracing::error!(route = number, count, "deliveries are lost that the counters knew of");
+        }
+    }
+    Ok(())
+}
+
+/// The first route from this one on that has deliveries waiting.
+fn first_waiting(store: &Store, from: u16) -> Result<Option<u16>, Fault> {
+    let mut found = None;
+    store.range(&key::route(key::PENDING, from), &[key::PENDING + 1], |key, _| {
+        found = route_in(key);
+        found.is_none()
+    })?;
+    Ok(found)
 }
 
 fn missing(book: &Book, acknowledged: u64) -> u64 {
@@ -343,6 +400,11 @@ fn numbers(directory: &Path) -> Result<Vec<u64>, Fault> {
 /// Reads one generation as the head; none when it never was one.
 fn read(pool: &Pool, number: u64) -> Result<Option<Read>, Fault> {
     let store = pool.get(number)?;
+    read_store(&store, number)
+}
+
+/// As [`read`], of a store that is open.
+pub(super) fn read_store(store: &Store, number: u64) -> Result<Option<Read>, Fault> {
     match store.get(&key::about("ready"))? {
         Some(Ok(_)) => {}
         Some(Err(damage)) => return Err(Fault::Damaged(damage.0.to_owned())),
@@ -357,17 +419,20 @@ fn read(pool: &Pool, number: u64) -> Result<Option<Read>, Fault> {
     let next = Next::decode(&needed("next")?)
         .ok_or_else(|| Fault::Damaged("the record next is too short".to_owned()))?;
     let mut book = Book { head: number, next, ..Book::default() };
+    if let Some(Ok(json)) = store.get(&key::about("gap"))? {
+        book.gap = serde_json::from_slice(&json).unwrap_or_default();
+    }
     let mut own = Generation { created: next.created, ..Generation::default() };
-    read_counters(&store, &mut own)?;
-    read_state(&store, &mut book)?;
+    read_counters(store, &mut own)?;
+    read_state(store, &mut book)?;
     book.generations.insert(number, own);
     let sealed = store.contains(&key::about("sealed"))?;
     Ok(Some(Read { book, pbx, sealed }))
 }
 
 /// A generation read as the head.
-struct Read {
-    book: Book,
+pub(super) struct Read {
+    pub(super) book: Book,
     pbx: Option<String>,
     /// It has, or had, a successor.
     sealed: bool,
@@ -407,6 +472,9 @@ fn read_state(store: &Store, book: &mut Book) -> Result<(), Fault> {
         {
             book.skipped.insert((route, reason.to_owned()), count);
         }
+    })?;
+    each(key::MOVED, &mut |book, key, payload| {
+        book.homes.extend(Reader(&key[1..]).u64().zip(Reader(&payload).u64()));
     })?;
     each(key::CARRIED, &mut |book, key, payload| {
         if let (Some(route), Some(counters)) = (route_in(key), decode_counters(&payload)) {

@@ -22,12 +22,15 @@ use super::command::{ArchiveFault, Command, Reply};
 use super::engine::{Fault, Store};
 use super::kill_point::{KillPoint, reached};
 use super::shared::Shared;
+use super::space::disk_use;
 use super::types::{HistoryFilter, LegRecord, Selection, Trace};
 use super::{head, lookup, replay, seek};
 use crate::calls::CallKey;
 
-/// How often ages and sizes are looked at.
-const TICK: Duration = Duration::from_secs(10);
+/// How often the writer is reminded of what waits for its time.
+const TICK: Duration = Duration::from_secs(1);
+/// Ages and sizes are looked at with every so manieth reminder.
+const LOOK: u32 = 10;
 
 /// What the history thread is asked.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub(super) enum Job {
     Archive(u64),
     /// Its files are not needed any more.
     Remove(u64),
+    /// Give up what is oldest.
+    Prune,
     Legs(HistoryFilter, Reply<Vec<LegRecord>>),
     Trace(CallKey, Reply<Trace>),
     /// A page of what a replay sends, from this place on.
@@ -50,7 +55,6 @@ pub(super) struct Historian {
     pub(super) days: Days,
     pub(super) writer: WeakSender<Command>,
     pub(super) keep: Duration,
-    pub(super) max_size: u64,
 }
 
 /// The history's stores, one open at a time.
@@ -65,10 +69,13 @@ impl Historian {
     /// Runs until told to stop.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         self.prune();
+        self.look_around();
         let mut settled = VecDeque::new();
+        let mut ticks = 0;
         loop {
             if let Some(number) = settled.pop_front() {
                 let Some(result) = self.archive(number, jobs, &mut settled) else { return };
+                self.look_around();
                 reached(KillPoint::Archived);
                 self.tell(Command::Archived(number, result));
                 continue;
@@ -78,8 +85,12 @@ impl Historian {
                 Ok(Job::Archive(number)) => settled.push_back(number),
                 Ok(job) => self.answer(job),
                 Err(RecvTimeoutError::Timeout) => {
-                    self.days.open = None;
-                    self.prune();
+                    ticks += 1;
+                    if ticks % LOOK == 0 {
+                        self.days.open = None;
+                        self.prune();
+                        self.look_around();
+                    }
                     self.tell(Command::Tick);
                 }
             }
@@ -109,7 +120,13 @@ impl Historian {
                 if let Err(fault) = head::remove(&self.shared.pool, number) {
                     tracing::warn!(number, why = fault.why(), "cannot remove a generation that is done with");
                 }
-                self.prune();
+                self.tell(Command::Removed(number));
+            }
+            Job::Prune => {
+                self.give_up_oldest();
+                self.look_around();
+                self.shared.set_pruning(false);
+                self.tell(Command::Tick);
             }
             Job::Archive(_) | Job::Stop => {}
         }
@@ -151,23 +168,58 @@ impl Historian {
         }
     }
 
-    /// Removes days past their time, and the oldest while the journal is above its limit. What
-    /// else may be given up at the limit, and in which order, belongs here.
+    /// Removes days past their time.
     fn prune(&mut self) {
-        let Ok(mut days) = self.days.list() else { return };
         let oldest = day_of(Micros(crate::clock::now().0.saturating_sub(micros(self.keep))));
-        while let Some(day) = days.first() {
-            if *day >= oldest && disk_use(&self.shared.directory).0 <= self.max_size {
-                break;
-            }
-            let day = days.remove(0);
-            if let Err(fault) = self.days.remove(&day) {
-                tracing::warn!(day, why = fault.why(), "cannot remove a day of the history");
-                break;
-            }
-            tracing::info!(day, "a day of the history was removed");
+        for day in self.days.list().unwrap_or_default().into_iter().filter(|day| *day < oldest) {
+            self.remove_day(&day);
         }
     }
+
+    /// At the limit: the oldest day; where there is none, what was put aside and is salvaged.
+    fn give_up_oldest(&mut self) {
+        match self.days.list().unwrap_or_default().first() {
+            Some(day) => self.remove_day(day),
+            None => {
+                if let Some(path) = spare(&self.shared.quarantine()).first() {
+                    tracing::warn!(path = %path.display(), "the journal is full: a damaged part was removed");
+                    if let Err(error) = fs::remove_dir_all(path) {
+                        tracing::warn!(%error, "cannot remove it");
+                    }
+                }
+            }
+        }
+    }
+
+    fn remove_day(&mut self, day: &str) {
+        match self.days.remove(day) {
+            Ok(()) => tracing::info!(day, "a day of the history was removed"),
+            Err(fault) => tracing::warn!(day, why = fault.why(), "cannot remove a day of the history"),
+        }
+    }
+
+    /// Measures what lies outside the outbox.
+    fn look_around(&self) {
+        let directory = &self.shared.directory;
+        let bytes =
+            ["history", "quarantine", "keys"].iter().map(|room| disk_use(&directory.join(room))).sum();
+        let days = self.days.list().map_or(0, |days| days.len() as u64);
+        self.shared.set_outside(bytes, days, spare(&self.shared.quarantine()).len() as u64);
+    }
+}
+
+/// Stores in quarantine that nobody needs any more, oldest first: days, and generations from which
+/// everything was taken that could be.
+fn spare(quarantine: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(quarantine) else { return Vec::new() };
+    let is_spare = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let generation = name.split_once('-').and_then(|(number, _)| super::pool::generation_of(number));
+        generation.is_none() || path.join("salvaged").exists()
+    };
+    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_spare).collect();
+    found.sort_by_key(|path| fs::metadata(path).and_then(|found| found.modified()).ok());
+    found
 }
 
 impl Days {
@@ -247,7 +299,12 @@ impl Days {
         if self.open.as_ref().is_some_and(|(name, _)| name == day) {
             self.open = None;
         }
-        fs::remove_dir_all(self.directory.join(day))?;
+        let path = self.directory.join(day);
+        if let Err(error) = fs::remove_dir_all(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(error.into());
+        }
         seek::remove(&self.directory, day)?;
         super::engine::sync_directory(&self.directory)
     }
@@ -257,23 +314,6 @@ impl Days {
 pub(super) fn day_of(at: Micros) -> String {
     let time = Timestamp::from_microsecond(at.0).unwrap_or(Timestamp::UNIX_EPOCH);
     time.strftime("%Y-%m-%d").to_string()
-}
-
-/// Bytes that the journal takes, and how many history days there are.
-pub(super) fn disk_use(directory: &Path) -> (u64, u64) {
-    fn sum(path: &Path) -> u64 {
-        let Ok(entries) = fs::read_dir(path) else { return 0 };
-        let size = |entry: fs::DirEntry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => sum(&entry.path()),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
-        };
-        entries.flatten().map(size).sum()
-    }
-    let days = fs::read_dir(directory.join("history"))
-        .map(|entries| entries.flatten().filter(|entry| entry.path().is_dir()).count() as u64)
-        .unwrap_or(0);
-    (sum(directory), days)
 }
 
 fn micros(duration: Duration) -> i64 {

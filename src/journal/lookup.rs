@@ -355,6 +355,8 @@ fn tidy(trace: &mut Trace) {
         }
     }
     trace.cdrs = rows;
+    // moved to another generation while it waited: the last word on it stands
+    trace.deliveries.sort_by_key(|made| std::cmp::Reverse(made.settled.as_ref().map(|(at, _)| *at)));
     let mut seen = HashSet::new();
     trace.deliveries.retain(|made| seen.insert((made.route.clone(), made.id.clone(), made.accepted)));
     trace.deliveries.sort_by_key(|made| made.accepted);

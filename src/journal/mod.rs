@@ -22,10 +22,13 @@ mod due;
 mod encode;
 mod engine;
 mod format;
+mod forward;
 mod head;
 mod history;
 mod kill_point;
+mod limit;
 mod lookup;
+mod offline;
 mod open;
 mod outbox;
 mod pack;
@@ -36,6 +39,7 @@ mod salvage;
 mod schedule;
 mod seek;
 mod shared;
+mod space;
 mod staged;
 mod store;
 #[cfg(test)]
@@ -44,6 +48,7 @@ mod types;
 mod witness;
 mod writer;
 
+pub use offline::{Findings, Offline, Part, PartKind, Salvageable};
 pub use store::Journal;
 pub use types::{
     Batch, Counters, DeadLetter, Delivery, DeliveryKey, HistoryFilter, JournalError, JournalOptions,

@@ -72,7 +72,6 @@ pub(super) fn open(options: JournalOptions) -> Result<(Opened, Recovered), Journ
         shared: Arc::clone(&shared),
         writer: commands.downgrade(),
         keep: options.keep,
-        max_size: options.max_size,
     };
     let quarantined = loaded.quarantined.clone();
     let needs_head = loaded.needs_head || other_pbx;
@@ -81,6 +80,7 @@ pub(super) fn open(options: JournalOptions) -> Result<(Opened, Recovered), Journ
     if needs_head {
         writer.make_head().map_err(store_error)?;
     }
+    writer.finish_moves().map_err(|(_, fault)| store_error(fault))?;
     writer.salvage_all().map_err(|(_, fault)| store_error(fault))?;
     let recovered = recovered(&mut writer, quarantined).map_err(store_error)?;
     reached(KillPoint::Loaded);
@@ -154,6 +154,16 @@ fn lock(directory: &Path) -> Result<Lock, JournalError> {
             Err(TryLockError::WouldBlock) => return Err(JournalError::InUse(directory.to_owned())),
             Err(TryLockError::Error(error)) => return Err(io_error(error)),
         }
+    }
+}
+
+/// The lock for somebody who only looks: none while an agent has it.
+pub(super) fn try_lock(directory: &Path) -> io::Result<Option<File>> {
+    let file = File::open(directory.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

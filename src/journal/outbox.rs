@@ -43,10 +43,10 @@ pub(super) fn settle(
     now: Micros,
 ) -> Result<Settled, Fault> {
     let Lease { route, mut state, .. } = *lease;
-    let generation = at.generation;
+    let generation = book.home(at);
     let costs = !matches!(settlement, Settlement::Retry { costs: false, .. } | Settlement::Released);
     state.attempts = state.attempts.saturating_add(u32::from(costs));
-    unschedule(staged, at, lease);
+    unschedule(staged, generation, at, lease);
     let outcome = StoredOutcome { at: now.0, attempts: state.attempts, settlement: settlement.clone() };
     put_json(staged, generation, key::delivery(state.call, kind::OUTCOME, at), &outcome)?;
     if let Settlement::Retry { at: next, .. } = settlement {
@@ -89,18 +89,19 @@ pub(super) fn settle(
 /// Gives up a delivery whose record is damaged: what it was cannot be known any more.
 pub(super) fn give_up(book: &mut Book, staged: &mut Staged, at: DeliveryKey, lease: &Lease) {
     let route = lease.route;
-    unschedule(staged, at, lease);
-    staged.remove(at.generation, key::pending(route, at));
-    let counters = &mut book.count(staged, at.generation, route).counters;
+    let generation = book.home(at);
+    unschedule(staged, generation, at, lease);
+    staged.remove(generation, key::pending(route, at));
+    let counters = &mut book.count(staged, generation, route).counters;
     counters.leave();
     counters.dropped += 1;
     book.skip_dropped(staged, route, "record damaged", 1);
 }
 
 /// Only what was tried stands in the schedule.
-fn unschedule(staged: &mut Staged, at: DeliveryKey, lease: &Lease) {
+fn unschedule(staged: &mut Staged, generation: u64, at: DeliveryKey, lease: &Lease) {
     if lease.state.next > 0 {
-        staged.remove(at.generation, key::due(lease.route, lease.state.next, at));
+        staged.remove(generation, key::due(lease.route, lease.state.next, at));
     }
 }
 

@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 
 use super::engine::Fault;
 use super::head;
+use super::space;
 use super::witness;
 use super::writer::Writer;
 
 /// Pauses between attempts: the first, and the longest.
-pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// After so many errors of its bytes a generation is put aside.
 const STRIKES: u32 = 2;
+/// After so many errors of the disk under it alone, too.
+const DISK_STRIKES: u32 = 5;
 
 impl Writer {
     /// Whether anything can be read or written now; after an error this is where it is tried again.
@@ -36,15 +39,33 @@ impl Writer {
         tracing::error!(generation, why = fault.why(), "the journal failed; it is opened again");
         self.shared.pool.close_all();
         self.put_off(fault.why().to_owned());
-        if let Fault::Damaged(why) = fault {
-            let strikes = self.strikes.entry(generation).or_default();
-            *strikes += 1;
-            if *strikes >= STRIKES {
-                self.put_aside(generation, &why);
+        match fault {
+            Fault::Damaged(why) => {
+                if self.strike(generation) >= STRIKES {
+                    self.put_aside(generation, &why);
+                }
+                self.retry_at = Instant::now();
             }
-            self.retry_at = Instant::now();
+            // a spot of the disk that cannot be read takes one sealed generation, not the journal
+            Fault::Io(why) if is_disk_error(&why) => {
+                if generation != self.book.head && self.strike(generation) >= DISK_STRIKES {
+                    self.put_aside(generation, &why);
+                }
+            }
+            Fault::Io(why) => {
+                if space::is_full(&why) {
+                    self.space.release_ballast();
+                    self.retry_at = Instant::now();
+                }
+            }
         }
         let _ = self.ready();
+    }
+
+    fn strike(&mut self, generation: u64) -> u32 {
+        let strikes = self.strikes.entry(generation).or_default();
+        *strikes += 1;
+        *strikes
     }
 
     fn put_off(&mut self, why: String) {
@@ -85,16 +106,25 @@ impl Writer {
         self.book = loaded.book;
         if loaded.needs_head {
             self.make_head()?;
+            self.shared.lost_objects();
         }
+        self.removing.clear();
+        self.spared.clear();
+        self.space.changed();
         self.windows.clear();
-        let there = &self.book.generations;
-        self.leases.retain(|at, _| there.contains_key(&at.generation));
+        let book = &self.book;
+        self.leases.retain(|at, _| book.generations.contains_key(&book.home(*at)));
         for lease in self.leases.values_mut() {
             lease.settling = false;
         }
         self.fault = None;
+        self.finish_moves().map_err(|(_, fault)| fault)?;
         self.salvage_all().map_err(|(_, fault)| fault)?;
         self.shared.wake_all();
         Ok(())
     }
+}
+
+fn is_disk_error(why: &str) -> bool {
+    why.contains("os error 5)") || why.contains("Input/output error")
 }

@@ -190,6 +190,8 @@ fn read_day(
                 if letter == b'e'
                     && let Ok(made) = serde_json::from_slice::<TraceDelivery>(json)
                     && what.matches(&made.route, &made.id, made.accepted)
+                    // one that was moved while it waited stands elsewhere with its end
+                    && !matches!(made.settled, None | Some((_, Settlement::Retry { .. })))
                 {
                     page.entries.push(entry_of(&call, made));
                 }
@@ -271,7 +273,7 @@ fn is_settled(outcome: &[u8]) -> bool {
 }
 
 /// The call of a run's key: `c`, the call, 0, and ten bytes.
-fn call_of_run(key: &[u8]) -> Option<CallKey> {
+pub(super) fn call_of_run(key: &[u8]) -> Option<CallKey> {
     let call = key.get(1..key.len().checked_sub(11)?)?;
     Some(CallKey(std::str::from_utf8(call).ok()?.into()))
 }

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::encode::{PreparedEntry, StoredEntry, StoredOutcome};
-use super::engine::Fault;
+use super::engine::{Fault, Store};
 use super::format::{self, key, kind};
 use super::outbox::place_in;
 use super::pool::generation_of;
@@ -91,6 +91,65 @@ impl Writer {
     }
 }
 
+/// What can be taken from a store that was put aside.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Plan {
+    pub(super) deliveries: u64,
+    pub(super) letters: u64,
+    /// Records of the past, of a day that was put aside.
+    pub(super) history: u64,
+}
+
+/// Looks into a store that was put aside.
+pub(super) fn plan(path: &Path) -> io::Result<Plan> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if let Some(generation) = name.split_once('-').and_then(|(number, _)| generation_of(number)) {
+        let (_, found) = search(&path.join("db"), generation)?;
+        let open = found.entries.keys().filter(|at| !found.ended.contains(at)).count();
+        return Ok(Plan { deliveries: open as u64, letters: found.letters.len() as u64, history: 0 });
+    }
+    let mut keys = HashSet::new();
+    each_record(&path.join("db"), |key, _, _| {
+        keys.insert(crc32c::crc32c(key));
+    })?;
+    Ok(Plan { history: keys.len() as u64, ..Plan::default() })
+}
+
+/// Puts the records of a day that was put aside into the day, unless newer ones are there.
+pub(super) fn put_day_back(path: &Path, history: &Path) -> Result<u64, Fault> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let day = name.get(..10).filter(|_| name.as_bytes().get(10) == Some(&b'-'));
+    let day = day.ok_or_else(|| Fault::Io("its name is not a day's".to_owned()))?;
+    let store = Store::open(&history.join(day))?;
+    store.sync_new()?;
+    let mut put = 0;
+    let mut failed = Ok(());
+    each_record(&path.join("db"), |key, payload, _| {
+        if failed.is_ok() {
+            failed = put_back(&store, key, payload).map(|new| put += u64::from(new));
+        }
+    })?;
+    failed?;
+    store.sync()?;
+    drop(store);
+    File::create(path.join("salvaged"))?.sync_all()?;
+    Ok(put)
+}
+
+/// A leg's later word stands; everything else is never changed.
+fn put_back(store: &Store, key: &[u8], payload: &[u8]) -> Result<bool, Fault> {
+    let known = store.get(key)?.and_then(Result::ok);
+    let generation = |payload: &[u8]| format::Reader(payload).u64();
+    let newer = |known: &Vec<u8>| key.first() == Some(&key::LEG) && generation(known) < generation(payload);
+    if known.as_ref().is_some_and(|known| !newer(known)) {
+        return Ok(false);
+    }
+    let mut batch = sled::Batch::default();
+    batch.insert(key, format::seal(key, payload));
+    store.apply(batch)?;
+    Ok(known.is_none())
+}
+
 /// Generations in quarantine that nobody looked into yet, oldest first.
 fn unsalvaged(quarantine: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
@@ -110,8 +169,14 @@ fn unsalvaged(quarantine: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 
 /// Searches a file for a generation's records.
 fn search(path: &Path, generation: u64) -> io::Result<(File, Found)> {
-    let file = File::open(path)?;
     let mut found = Found::default();
+    let file = each_record(path, |key, payload, place| found.add(generation, key, payload, place))?;
+    Ok((file, found))
+}
+
+/// Visits every whole record in a file, whatever became of the pages around it.
+fn each_record(path: &Path, mut visit: impl FnMut(&[u8], &[u8], (u64, usize))) -> io::Result<File> {
+    let file = File::open(path)?;
     let mut buffer = vec![0; CHUNK + OVERLAP];
     let mut start = 0;
     loop {
@@ -125,14 +190,14 @@ fn search(path: &Path, generation: u64) -> io::Result<(File, Found)> {
                 break;
             }
             if let Some((key, payload, length)) = format::record_at(&bytes[at..]) {
-                found.add(generation, key, payload, (start + at as u64, length));
+                visit(key, payload, (start + at as u64, length));
                 at += length;
             } else {
                 at += 1;
             }
         }
         if filled < buffer.len() {
-            return Ok((file, found));
+            return Ok(file);
         }
         start += CHUNK as u64;
     }
@@ -143,7 +208,8 @@ impl Found {
         let kind = key.get(9).copied().filter(|_| key[0] == key::RECORD && key.len() == 26);
         let Some(at) = place_in(key) else { return };
         match kind {
-            Some(kind::ENTRY) if at.generation == generation => {
+            // what was moved here from an older generation stands here alone
+            Some(kind::ENTRY) if at.generation <= generation => {
                 self.entries.insert(at, place);
             }
             Some(kind::OUTCOME) => {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{Notify, broadcast};
@@ -24,6 +24,16 @@ pub(super) struct Shared {
     unsynced: RwLock<()>,
     wakers: Mutex<HashMap<RouteId, Arc<Notify>>>,
     stopping: AtomicBool,
+    /// Bytes outside the outbox.
+    outside: AtomicU64,
+    /// Days of history, and stores in quarantine that nobody needs any more.
+    days: AtomicU64,
+    spare: AtomicU64,
+    pruning: AtomicBool,
+    /// Bytes that the journal takes.
+    used: AtomicU64,
+    /// How often open objects were lost.
+    objects_lost: AtomicU64,
 }
 
 impl Shared {
@@ -35,6 +45,12 @@ impl Shared {
             unsynced: RwLock::default(),
             wakers: Mutex::default(),
             stopping: AtomicBool::new(false),
+            outside: AtomicU64::new(0),
+            days: AtomicU64::new(0),
+            spare: AtomicU64::new(0),
+            pruning: AtomicBool::new(false),
+            used: AtomicU64::new(0),
+            objects_lost: AtomicU64::new(0),
         }
     }
 
@@ -63,6 +79,48 @@ impl Shared {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// The history's thread says what it found outside the outbox.
+    pub(super) fn set_outside(&self, bytes: u64, days: u64, spare: u64) {
+        self.outside.store(bytes, Ordering::Relaxed);
+        self.days.store(days, Ordering::Relaxed);
+        self.spare.store(spare, Ordering::Relaxed);
+    }
+
+    pub(super) fn outside(&self) -> u64 {
+        self.outside.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn days(&self) -> u64 {
+        self.days.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is something settled that can be given up.
+    pub(super) fn can_prune(&self) -> bool {
+        self.days() > 0 || self.spare.load(Ordering::Relaxed) > 0
+    }
+
+    /// Says that something is to be given up, or that it was; answers what held before.
+    pub(super) fn set_pruning(&self, pruning: bool) -> bool {
+        self.pruning.swap(pruning, Ordering::Relaxed)
+    }
+
+    pub(super) fn set_used(&self, bytes: u64) {
+        self.used.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The open objects on disk are not all there were.
+    pub(super) fn lost_objects(&self) {
+        self.objects_lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn objects_lost(&self) -> u64 {
+        self.objects_lost.load(Ordering::Relaxed)
     }
 
     /// A route's alarm clock.

@@ -223,6 +223,12 @@ impl Journal {
         self.ask(Command::RoundTrip).await
     }
 
+    /// How often open objects were lost with a damaged file since the start. Where it has risen, the
+    /// tracker must write all of its objects again, whoever met the damage.
+    pub fn objects_lost(&self) -> u64 {
+        self.shared.objects_lost()
+    }
+
     /// How it stands.
     ///
     /// # Errors
@@ -236,6 +242,12 @@ impl Journal {
         let entries = std::fs::read_dir(self.shared.history()).ok()?;
         let days = entries.flatten().filter(|entry| entry.path().is_dir());
         days.filter_map(|entry| entry.file_name().into_string().ok()).min()
+    }
+
+    /// Empties the oldest sealed generation into the head.
+    #[cfg(test)]
+    pub(super) async fn forward_oldest(&self) -> Result<(), JournalError> {
+        self.ask(Command::Forward).await
     }
 
     /// Ends the threads once what waits is on disk; later calls answer `Closed`.

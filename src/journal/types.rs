@@ -370,6 +370,15 @@ pub struct JournalStatus {
     pub routes: Vec<RouteStatus>,
     /// The error that keeps it from writing now, if any.
     pub fault: Option<String>,
+    /// `[journal] max_size`, bytes.
+    #[serde(default)]
+    pub max_size: u64,
+    /// Times in which it took nothing, since it was made.
+    #[serde(default)]
+    pub gaps: u64,
+    /// Records refused in them; whoever offered them may have offered them again.
+    #[serde(default)]
+    pub gap_records: u64,
 }
 
 /// Which legs to list, newest first.
@@ -498,6 +507,14 @@ pub enum JournalError {
         /** Where. */
         path: PathBuf,
         /** What the system said. */
+        why: String,
+    },
+    /// A store's bytes are not what was written.
+    #[error("{path} is damaged: {why}")]
+    Damaged {
+        /** Where. */
+        path: PathBuf,
+        /** How it shows. */
         why: String,
     },
     /// A record above 16 KiB.

@@ -2,7 +2,7 @@
 //! generations. After any error no handle is trusted: all are dropped, what is in memory is read
 //! again, and nobody who was not answered yet is told that his data is safe.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -18,11 +18,13 @@ use super::format::key;
 use super::head::{self, Loaded};
 use super::history::Job;
 use super::kill_point::{KillPoint, reached};
+use super::limit::Class;
 use super::open::Lock;
 use super::outbox::{self, Leases, Settled};
 use super::reopen::BACKOFF;
 use super::schedule::Window;
 use super::shared::Shared;
+use super::space::{self, Space};
 use super::staged::Staged;
 use super::types::{DeliveryKey, JournalError, JournalOptions, Settlement};
 use super::witness::{Witness, WitnessFile};
@@ -66,6 +68,17 @@ pub(super) struct Writer {
     pub(super) retry_at: Instant,
     pub(super) backoff: Duration,
     pub(super) strikes: HashMap<u64, u32>,
+    pub(super) space: Space,
+    /// Generations and classes of which nothing more can be given up.
+    pub(super) spared: BTreeSet<(u64, Class)>,
+    /// Generations whose files are about to go.
+    pub(super) removing: BTreeSet<u64>,
+    /// Generations in which a route has nothing waiting any more, if its counters are right.
+    pub(super) emptied: BTreeSet<u64>,
+    /// The head's number, and the size of its file when it was first looked at.
+    head_began: (u64, u64),
+    /// Since when appends are refused, and how many records were.
+    refused: Option<(i64, u64)>,
     /// A new head could not be made; not before this time again.
     roll_after: Option<Instant>,
     /// The history could not be written; not before this time again.
@@ -80,6 +93,8 @@ pub(super) struct Writer {
 struct Group {
     staged: Staged,
     records: usize,
+    /// Records of appends.
+    appends: usize,
     bytes: usize,
     /// What is held goes now, also alone.
     flush: bool,
@@ -102,7 +117,14 @@ impl Writer {
         witness: WitnessFile,
         lock: Lock,
     ) -> Self {
+        let space = Space::new(&options.directory, options.max_size);
         Self {
+            space,
+            spared: BTreeSet::new(),
+            removing: BTreeSet::new(),
+            emptied: BTreeSet::new(),
+            refused: None,
+            head_began: (0, 0),
             options,
             shared,
             quarantined: loaded.quarantined.len() as u64,
@@ -154,6 +176,7 @@ impl Writer {
     }
 
     fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Option<Reply<()>> {
+        self.look_after_space();
         self.look_after_generations();
         while let Some(first) = commands.blocking_recv() {
             let mut group = Group::default();
@@ -174,6 +197,8 @@ impl Writer {
                 }
                 self.answer(command);
             }
+            self.look_after_emptied();
+            self.look_after_space();
             self.look_after_generations();
         }
         let mut last = Group::default();
@@ -204,6 +229,12 @@ impl Writer {
     fn take(&mut self, command: Command, group: &mut Group, later: &mut Vec<Command>) {
         match command {
             Command::Append(batch, reply) => {
+                if let Some(why) = self.space.refuses().filter(|_| self.fault.is_none()) {
+                    self.refuse(batch.records);
+                    let _ = reply.send(Err(self.no_room(why)));
+                    return;
+                }
+                group.appends += batch.records;
                 group.records += batch.records;
                 group.bytes += batch.bytes;
                 group.replies.push(reply);
@@ -247,8 +278,11 @@ impl Writer {
             | Command::Status(_)
             | Command::RoundTrip(_)
             | Command::Archived(..)
+            | Command::Removed(_)
             | Command::Tick
             | Command::Close(_)) => later.push(other),
+            #[cfg(test)]
+            other @ Command::Forward(_) => later.push(other),
         }
     }
 
@@ -288,9 +322,10 @@ impl Writer {
         let Some(lease) = self.leases.get(&at).copied().filter(|lease| !lease.settling) else {
             return Ok(());
         };
-        let store = self.store(at.generation)?;
+        let home = self.book.home(at);
+        let store = self.store(home)?;
         let settled = outbox::settle(&mut self.book, &mut group.staged, &store, at, &lease, settlement, now)
-            .map_err(|fault| (at.generation, fault))?;
+            .map_err(|fault| (home, fault))?;
         if let Some(lease) = self.leases.get_mut(&at) {
             lease.settling = true;
         }
@@ -300,23 +335,85 @@ impl Writer {
 
     /// Makes a group durable, then lets it be seen, then answers.
     fn commit(&mut self, mut group: Group) {
+        if group.appends > 0 && group.failed.is_none() {
+            self.close_gap(&mut group.staged);
+        }
         let written = match group.failed.take() {
             Some(failed) => Err(failed),
             None => self.write(&mut group.staged),
         };
         let answer = match written {
             Ok(()) => {
+                if group.appends > 0 {
+                    self.refused = None;
+                }
                 self.show(&mut group);
                 Ok(())
             }
             Err((generation, fault)) => {
                 let error = self.io_error(generation, &fault);
+                self.refuse(group.appends);
                 self.fail(generation, fault);
                 Err(error)
             }
         };
         for reply in group.replies {
             let _ = reply.send(answer.clone());
+        }
+    }
+
+    /// Something was not taken: a gap, until an append succeeds.
+    fn refuse(&mut self, records: usize) {
+        if records > 0 {
+            let now = crate::clock::now().0;
+            if self.refused.is_none() {
+                tracing::error!("the journal takes nothing; what comes waits in memory");
+            }
+            self.refused.get_or_insert((now, 0)).1 += records as u64;
+        }
+    }
+
+    /// Says in the journal that there was a gap.
+    fn close_gap(&mut self, staged: &mut Staged) {
+        let Some((from, records)) = self.refused else { return };
+        let mut gap = self.book.gap;
+        gap.gaps += 1;
+        gap.records += records;
+        (gap.from, gap.to) = (from, crate::clock::now().0);
+        if let Ok(json) = serde_json::to_vec(&gap) {
+            staged.put(self.book.head, key::about("gap"), &json);
+            self.book.gap = gap;
+        }
+        tracing::warn!(records, "the journal takes appends again");
+    }
+
+    fn no_room(&self, why: String) -> JournalError {
+        JournalError::Io { path: self.options.directory.clone(), why }
+    }
+
+    /// Why appends are refused now, if they are.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.fault.clone().or_else(|| self.space.refuses())
+    }
+
+    /// Where the last delivery of a route was settled, nothing may wait that the counters do not know
+    /// of: it would be passed over.
+    fn look_after_emptied(&mut self) {
+        for number in std::mem::take(&mut self.emptied) {
+            if self.fault.is_some() {
+                return;
+            }
+            let Some(mut generation) = self.book.generations.remove(&number) else { continue };
+            let before: u64 = generation.pending();
+            let checked =
+                self.shared.pool.get(number).and_then(|store| head::check_pending(&store, &mut generation));
+            let found = generation.pending() > before;
+            self.book.generations.insert(number, generation);
+            match checked {
+                Err(fault) => return self.fail(number, fault),
+                Ok(()) if found => self.shared.wake_all(),
+                Ok(()) => {}
+            }
         }
     }
 
@@ -381,14 +478,18 @@ impl Writer {
     /// A settlement is on disk.
     pub(super) fn settled(&mut self, at: DeliveryKey, route: u16, settled: Settled) {
         self.leases.remove(&at);
+        let home = self.book.home(at);
         match settled {
             Settled::Final => {
+                if self.book.generations.get(&home).is_some_and(|found| found.counters(route).pending == 0) {
+                    self.emptied.insert(home);
+                }
                 if self.window(route).settled(at) {
                     self.wake(route);
                 }
             }
             Settled::Again(next) => {
-                if let Some(generation) = self.book.generations.get_mut(&at.generation) {
+                if let Some(generation) = self.book.generations.get_mut(&home) {
                     generation.route(route).scan.scheduled(next, at);
                 }
                 self.wake(route);
@@ -461,6 +562,9 @@ impl Writer {
             self.roll_after = None;
             if let Err(fault) = self.make_head() {
                 tracing::error!(why = fault.why(), "cannot make a new generation; the old one goes on");
+                if space::is_full(fault.why()) {
+                    self.space.release_ballast();
+                }
                 self.roll_after = Some(Instant::now() + Duration::from_secs(10));
             }
         }
@@ -481,8 +585,13 @@ impl Writer {
                 return self.fail(number, fault);
             }
             if let Some(generation) = self.book.generations.get_mut(&number).filter(|found| settled(found)) {
-                generation.archiving = true;
-                let _ = self.history.send(Job::Archive(number));
+                if self.space.pressed && !self.shared.can_prune() {
+                    // no room for the past
+                    self.archived(number, Ok(()));
+                } else {
+                    generation.archiving = true;
+                    let _ = self.history.send(Job::Archive(number));
+                }
             }
         }
     }
@@ -508,11 +617,17 @@ impl Writer {
         self.archive_after = Some(Instant::now() + Duration::from_secs(10));
     }
 
-    fn head_is_full(&self) -> bool {
+    fn head_is_full(&mut self) -> bool {
         let next = self.book.next;
+        let file = self.shared.pool.path(self.book.head).join("db");
+        let size = std::fs::metadata(file).map_or(0, |found| found.len());
+        if self.head_began.0 != self.book.head {
+            self.head_began = (self.book.head, size);
+        }
         let records = next.sequence.saturating_sub(1);
         records >= self.options.generation_records
-            || next.bytes >= GENERATION_BYTES.min(self.options.max_size / 16)
+            || next.bytes >= GENERATION_BYTES
+            || size.saturating_sub(self.head_began.1) >= self.space.generation()
             || (records > 0 && crate::clock::now().0.saturating_sub(next.created) >= GENERATION_AGE)
     }
 }

@@ -74,7 +74,17 @@ fn journal(text: &mut Text, status: &AgentStatus) {
     )
     .add(&[], journal.quarantined);
     text.counter(
+        "callpost_journal_gaps_total",
+        "Times in which the journal took nothing, since it was made.",
+    )
+    .add(&[], journal.gaps);
+    text.counter(
         "callpost_journal_gap_records_total",
+        "Records refused in those times; whoever offered them may have offered them again.",
+    )
+    .add(&[], journal.gap_records);
+    text.counter(
+        "callpost_journal_lost_records_total",
         "Acknowledged records found missing after damage, since the start.",
     )
     .add(&[], journal.lost);

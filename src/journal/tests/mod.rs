@@ -6,5 +6,7 @@ mod damage;
 mod full_disk;
 mod kill_points;
 mod model;
+mod offline;
+mod power_cut;
 mod replay;
 mod support;

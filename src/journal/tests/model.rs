@@ -45,6 +45,8 @@ enum Step {
     Wait {
         seconds: i64,
     },
+    /// The oldest sealed generation is emptied into the head.
+    Forward,
     Reopen,
 }
 
@@ -58,6 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(which, how, wait)| Step::Settle { which, how, wait }),
         1 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(which, again)| Step::Dead { which, again }),
         1 => (1i64..60).prop_map(|seconds| Step::Wait { seconds }),
+        1 => Just(Step::Forward),
         1 => Just(Step::Reopen),
     ]
 }
@@ -263,6 +266,7 @@ impl Run {
             Step::Settle { which, how, wait } => self.settle(which, how, wait).await,
             Step::Dead { which, again } => self.decide(which, again).await,
             Step::Wait { seconds } => self.model.now += seconds * Micros::SECOND,
+            Step::Forward => self.journal.forward_oldest().await.unwrap(),
             Step::Reopen => {
                 self.journal.close().await;
                 let (journal, recovered) = open_small(self.directory.path(), self.records);
