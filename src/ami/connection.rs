@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use parsers::Uniqueid;
 use parsers::ami::{
     Action, Banner, Codec, Event, EventKind, Frame, Kind, Malformed, Message, Response, Status,
 };
@@ -62,10 +63,41 @@ struct Desk {
 
 #[derive(Debug)]
 struct Waiting {
-    list: bool,
+    wants: Wants,
     answer: Option<Response>,
     items: Vec<Event>,
-    done: oneshot::Sender<(Response, Vec<Event>)>,
+    /// Uniqueids of an audit's items.
+    listed: Vec<Uniqueid>,
+    done: oneshot::Sender<(Response, List)>,
+}
+
+/// What an answer is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wants {
+    /// One response.
+    Answer,
+    /// A response, and items for who asked.
+    List,
+    /// A response, and items whose uniqueids go into the feed where the list ends.
+    Audit,
+}
+
+/// Items of a list.
+#[derive(Debug, Default)]
+pub(super) struct List {
+    pub(super) items: Vec<Event>,
+    /// As many came as Asterisk says it wrote.
+    pub(super) whole: bool,
+}
+
+/// Where an event goes.
+enum Item {
+    /// Into the feed.
+    Event(Event),
+    /// Into the feed: a whole audit.
+    Audit(Vec<Uniqueid>),
+    /// To who asked.
+    Taken,
 }
 
 impl Drop for Connection {
@@ -104,12 +136,18 @@ impl Connection {
 
     /// Asks, and waits for the answer.
     pub(super) async fn ask(&mut self, action: Action) -> Result<Response, AmiError> {
-        Ok(self.send(action, false).await?.0)
+        Ok(self.send(action, Wants::Answer).await?.0)
     }
 
     /// Asks, and waits for the answer and all its items. An error answer has no items.
-    pub(super) async fn ask_list(&mut self, action: Action) -> Result<(Response, Vec<Event>), AmiError> {
-        self.send(action, true).await
+    pub(super) async fn ask_list(&mut self, action: Action) -> Result<(Response, List), AmiError> {
+        self.send(action, Wants::List).await
+    }
+
+    /// Asks for every channel; the list goes into the feed between the events that came before its
+    /// end and those that came after.
+    pub(super) async fn audit(&mut self) -> Result<Response, AmiError> {
+        Ok(self.send(Action::core_show_channels(), Wants::Audit).await?.0)
     }
 
     /// Waits until the reader ends, and says why.
@@ -120,7 +158,7 @@ impl Connection {
         }
     }
 
-    async fn send(&mut self, action: Action, list: bool) -> Result<(Response, Vec<Event>), AmiError> {
+    async fn send(&mut self, action: Action, wants: Wants) -> Result<(Response, List), AmiError> {
         let id = format!("cp{}", self.next_id);
         self.next_id += 1;
         let action =
@@ -135,7 +173,8 @@ impl Connection {
                 return Err(why.clone());
             }
             desk.order.push(id.clone());
-            desk.waiting.insert(id.clone(), Waiting { list, answer: None, items: Vec::new(), done });
+            let waiting = Waiting { wants, answer: None, items: Vec::new(), listed: Vec::new(), done };
+            desk.waiting.insert(id.clone(), waiting);
         }
         let written = timeout(STEP, self.writer.send(action)).await;
         match written {
@@ -145,7 +184,7 @@ impl Connection {
             Err(_) => return Err(cut_off()),
         }
         // A list of a busy PBX takes its time; an answer does not.
-        let patience = if list { STEP * 3 } else { STEP };
+        let patience = if wants == Wants::Answer { STEP } else { STEP * 3 };
         match timeout(patience, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(lock(&self.desk).ended.clone().unwrap_or(AmiError::Closed(None))),
@@ -177,34 +216,44 @@ impl Desk {
             },
         };
         let Some(waiting) = self.waiting.get_mut(&id) else { return };
-        if waiting.list && response.status == Status::Success {
+        if waiting.wants != Wants::Answer && response.status == Status::Success {
             waiting.answer = Some(response);
             return;
         }
-        self.finish(&id, Some(response));
+        self.finish(&id, Some(response), false);
     }
 
-    /// Takes a list's item; gives back an event that belongs to no list.
-    fn item(&mut self, event: Event) -> Option<Event> {
-        let Some(id) = event.action_id.clone() else { return Some(event) };
-        let Some(waiting) = self.waiting.get_mut(&*id) else { return Some(event) };
-        if !waiting.list {
-            return Some(event);
+    /// Takes a list's item; gives back an event that belongs to no list, or an audit that is whole.
+    fn item(&mut self, event: Event) -> Item {
+        let Some(id) = event.action_id.clone() else { return Item::Event(event) };
+        let Some(waiting) = self.waiting.get_mut(&*id) else { return Item::Event(event) };
+        match (waiting.wants, event.kind) {
+            (Wants::Answer, kind) => return Item::Event(Event { kind, ..event }),
+            (_, EventKind::ListComplete { items, .. }) => {
+                let count = (waiting.items.len() + waiting.listed.len()) as u64;
+                let whole = items.is_none_or(|items| items == count);
+                let listed = (waiting.wants == Wants::Audit && whole && waiting.answer.is_some())
+                    .then(|| std::mem::take(&mut waiting.listed));
+                self.finish(&id, None, whole);
+                return listed.map_or(Item::Taken, Item::Audit);
+            }
+            (Wants::Audit, EventKind::CoreShowChannel { channel, .. }) if waiting.listed.len() < MAX_LIST => {
+                waiting.listed.push(channel.uniqueid);
+            }
+            (Wants::List, kind) if waiting.items.len() < MAX_LIST => {
+                waiting.items.push(Event { kind, ..event });
+            }
+            (Wants::List | Wants::Audit, _) => {}
         }
-        if matches!(event.kind, EventKind::ListComplete { .. }) {
-            self.finish(&id, None);
-        } else if waiting.items.len() < MAX_LIST {
-            waiting.items.push(event);
-        }
-        None
+        Item::Taken
     }
 
-    fn finish(&mut self, id: &str, answer: Option<Response>) {
+    fn finish(&mut self, id: &str, answer: Option<Response>, whole: bool) {
         self.order.retain(|other| other != id);
         let Some(waiting) = self.waiting.remove(id) else { return };
         if let Some(answer) = answer.or(waiting.answer) {
             // Who asked may have stopped waiting.
-            let _ = waiting.done.send((answer, waiting.items));
+            let _ = waiting.done.send((answer, List { items: waiting.items, whole }));
         }
     }
 }
@@ -262,10 +311,14 @@ fn take(message: Message, desk: &Mutex<Desk>, feed: &FeedSender) -> Result<(), A
         Kind::Event => {
             feed.count_event();
             let Some(event) = Event::parse(&message) else { return Ok(()) };
-            let event = if event.action_id.is_some() { lock(desk).item(event) } else { Some(event) };
-            match event {
-                Some(event) => feed.event(event, message, crate::clock::now()),
-                None => Ok(()),
+            let item = if event.action_id.is_some() { lock(desk).item(event) } else { Item::Event(event) };
+            match item {
+                Item::Event(event) => feed.event(event, message, crate::clock::now()),
+                Item::Audit(listed) => {
+                    feed.audit(listed);
+                    Ok(())
+                }
+                Item::Taken => Ok(()),
             }
         }
         Kind::Other => {

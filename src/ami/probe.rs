@@ -66,6 +66,8 @@ pub async fn probe(config: &config::Ami) -> Result<ProbeReport, AmiError> {
         let (answer, _) = connection.ask_list(ask).await?;
         findings.push(allowed(name, "write = call,reporting", &answer));
     }
+    let (answer, list) = connection.ask_list(Action::pjsip_show_endpoints()).await?;
+    findings.push(endpoints(&answer, list.items.len()));
     // Shows a class that is missing: Asterisk answers with what of the mask the account may read.
     let answer =
         connection.ask(action("Events", &[("EventMask", "call,agent,dtmf,cdr,user,system")])?).await?;
@@ -95,6 +97,17 @@ fn cdr_enabled(value: &str) -> Finding {
         found: format!("CoreCDRenabled: {value}"),
         remedy: (!ok).then(|| "set `enable = yes` in cdr.conf: NiMbox creates come from CDRs".to_owned()),
     }
+}
+
+/// Of use, but not asked for: it needs a class that may also end calls.
+fn endpoints(answer: &Response, count: usize) -> Finding {
+    let found = if answer.status == Status::Success {
+        format!("{count} of chan_pjsip listed: phones are known before their first call")
+    } else {
+        "not listed (needs write = system, which is not required): phones are learned from their calls"
+            .to_owned()
+    };
+    Finding { ok: true, subject: "endpoints", found, remedy: None }
 }
 
 fn allowed(name: &'static str, line: &str, answer: &Response) -> Finding {

@@ -15,16 +15,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use md5::{Digest, Md5};
-use parsers::Micros;
 use parsers::ami::{Action, Event, EventKind, Message, Response, Status};
+use parsers::{Micros, Uniqueid};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::AmiError;
 use super::connection::Connection;
-use crate::calls::{Snapshot, SnapshotChannel, SnapshotEntry};
+use crate::calls::{Snapshot, SnapshotChannel, SnapshotEndpoint, SnapshotEntry};
 use crate::clock::now;
 use crate::config;
 use crate::hex::hex;
@@ -40,8 +41,14 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Events that wait to be journalled, in bytes of AMI text (in memory about three times that).
 /// Above, the connection is dropped and the truth read back: memory stays bounded.
 const MAX_BEHIND: usize = 16 << 20;
+/// Between two lists of channels that are read to find what was missed. One costs
+/// Asterisk about 600 bytes a channel.
+const AUDIT_EVERY: Duration = Duration::from_secs(600);
 /// What `Status` is asked for each channel.
 const VARIABLES: &str = "CDR(start,u),CDR(answer,u),FROM_DID";
+
+/// Header of `Status`, kept among the variables: what a channel that called us dialled.
+const DNID: &str = "DNID";
 
 /// What ingest is fed, in order.
 #[derive(Debug)]
@@ -60,6 +67,13 @@ pub enum Feed {
         /// As it came.
         message: Message,
         /// Arrival.
+        at: Micros,
+    },
+    /// Every channel that Asterisk lists, while all is well.
+    Audit {
+        /// By uniqueid.
+        listed: Vec<Uniqueid>,
+        /// When.
         at: Micros,
     },
     /// The connection is gone.
@@ -231,6 +245,11 @@ impl FeedSender {
         Ok(())
     }
 
+    /// Hands on an audit, in its place among the events.
+    pub(super) fn audit(&self, listed: Vec<Uniqueid>) {
+        self.push(Feed::Audit { listed, at: now() });
+    }
+
     fn push(&self, item: Feed) {
         let mut held = self.shared.held.lock().unwrap_or_else(PoisonError::into_inner);
         match held.as_mut() {
@@ -370,10 +389,15 @@ impl Hub {
         login(&mut connection, config).await?;
         self.up(&mut connection).await?;
         let mut missed = 0;
+        let mut audit = Instant::now() + jitter(AUDIT_EVERY);
         loop {
             tokio::select! {
                 why = connection.ended() => return Err(why),
                 () = self.feed.shared.booted.notified() => self.up(&mut connection).await?,
+                () = tokio::time::sleep_until(audit) => {
+                    audit = Instant::now() + jitter(AUDIT_EVERY);
+                    self.audit(&mut connection).await?;
+                }
                 () = tokio::time::sleep(PING_EVERY) => match connection.ask(Action::new("Ping")).await {
                     Ok(_) => {
                         missed = 0;
@@ -386,33 +410,55 @@ impl Hub {
         }
     }
 
-    /// Reads what Asterisk holds and lets events flow behind it.
+    /// Asks which channels there are, unless the account may not; an answer that does not come is
+    /// left to the pings.
+    async fn audit(&self, connection: &mut Connection) -> Result<(), AmiError> {
+        if self.health.borrow().denied.iter().any(|denied| denied.starts_with("CoreShowChannels")) {
+            return Ok(());
+        }
+        match connection.audit().await {
+            Ok(_) | Err(AmiError::Silent { .. }) => Ok(()),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Reads what Asterisk holds and lets events flow behind it: after a login, and again when
+    /// Asterisk has booted or something was missed.
     async fn up(&self, connection: &mut Connection) -> Result<(), AmiError> {
+        let login = !self.was_up();
         let mut denied = Vec::new();
         let settings =
             permitted(connection.ask(Action::new("CoreSettings")).await?, "CoreSettings", &mut denied);
         let asterisk = settings
             .and_then(|answer| answer.headers.text("AsteriskVersion").map(std::borrow::Cow::into_owned))
             .unwrap_or_default();
+        let endpoints = if login { endpoints(connection).await? } else { None };
         // The FullyBooted of this login is answered by this very snapshot.
         let _ = tokio::time::timeout(Duration::ZERO, self.feed.shared.booted.notified()).await;
         self.feed.hold();
         connection.ask(action("Events", &[("EventMask", "on")])?).await?;
-        let snapshot = snapshot(connection, &mut denied).await?;
+        let mut snapshot = snapshot(connection, &mut denied).await?;
+        if let Some(snapshot) = &mut snapshot {
+            snapshot.endpoints = endpoints;
+        }
         self.feed.release(Feed::Up { snapshot: snapshot.map(Box::new), at: now() });
         for denial in &denied {
             tracing::warn!(action = %denial, "the manager account may not run an action; give it write = call,reporting");
         }
         let ami = connection.banner.version.clone();
-        tracing::info!(asterisk = %asterisk, ami = %ami, "logged in to Asterisk");
+        if login {
+            tracing::info!(asterisk = %asterisk, ami = %ami, "logged in to Asterisk");
+        }
         self.health.send_modify(|health| {
-            health.connected = true;
-            health.since = Some(now());
+            if login {
+                health.connected = true;
+                health.since = Some(now());
+                health.logins += 1;
+            }
             health.asterisk = asterisk;
             health.ami = ami;
             health.error = None;
             health.denied = denied;
-            health.logins += 1;
         });
         Ok(())
     }
@@ -481,8 +527,25 @@ async fn list(
     name: &'static str,
     denied: &mut Vec<String>,
 ) -> Result<Option<Vec<Event>>, AmiError> {
-    let (answer, items) = connection.ask_list(ask).await?;
-    Ok(permitted(answer, name, denied).map(|_| items))
+    let (answer, list) = connection.ask_list(ask).await?;
+    Ok(permitted(answer, name, denied).map(|_| list.items))
+}
+
+/// Every endpoint of chan_pjsip, so that phones are known before their first call. Needs more than
+/// the account is asked to have, so a refusal is no fault, and the names then come from the calls.
+async fn endpoints(connection: &mut Connection) -> Result<Option<Vec<SnapshotEndpoint>>, AmiError> {
+    let (answer, list) = connection.ask_list(Action::pjsip_show_endpoints()).await?;
+    if answer.status != Status::Success {
+        tracing::debug!(reason = answer.message.as_deref().unwrap_or_default(), "endpoints are not listed");
+        return Ok(None);
+    }
+    let endpoint = |item: Event| match item.kind {
+        EventKind::EndpointList { name, auths, outbound_auths } => {
+            Some(SnapshotEndpoint { name, phone: auths.is_some() && outbound_auths.is_none() })
+        }
+        _ => None,
+    };
+    Ok(Some(list.items.into_iter().filter_map(endpoint).collect()))
 }
 
 /// Everything Asterisk holds (`asterisk.md` 4.2), or `None` where the account may not list channels.
@@ -496,11 +559,14 @@ async fn snapshot(
         let text = |key| status.headers.text(key).map(std::borrow::Cow::into_owned).unwrap_or_default();
         snapshot.startup = format!("{} {}", text("CoreStartupDate"), text("CoreStartupTime"));
     }
-    let channels = list(connection, Action::new("CoreShowChannels"), "CoreShowChannels", denied).await?;
-    let Some(channels) = channels else { return Ok(None) };
+    let (answer, channels) = connection.ask_list(Action::core_show_channels()).await?;
+    if permitted(answer, "CoreShowChannels", denied).is_none() {
+        return Ok(None);
+    }
+    snapshot.partial = !channels.whole;
     let status = list(connection, action("Status", &[("Variables", VARIABLES)])?, "Status", denied).await?;
     let mut variables = variables_by_channel(status.unwrap_or_default());
-    for item in channels {
+    for item in channels.items {
         let EventKind::CoreShowChannel { channel, application, application_data, bridge, .. } = item.kind
         else {
             continue;
@@ -509,7 +575,7 @@ async fn snapshot(
         snapshot.channels.push(SnapshotChannel {
             start: known.remove("CDR(start,u)").and_then(|text| epoch(&text)),
             answer: known.remove("CDR(answer,u)").and_then(|text| epoch(&text)),
-            did: known.remove("FROM_DID").filter(|did| !did.is_empty()),
+            did: ["FROM_DID", DNID].iter().find_map(|name| known.remove(*name).filter(|did| !did.is_empty())),
             channel,
             application,
             application_data,
@@ -536,8 +602,9 @@ type Variables = HashMap<Arc<str>, Arc<str>>;
 fn variables_by_channel(status: Vec<Event>) -> HashMap<String, Variables> {
     let mut all = HashMap::new();
     for item in status {
-        if let EventKind::Status { channel, variables, .. } = item.kind {
-            all.insert(channel.uniqueid.as_str().to_owned(), variables.into_iter().collect());
+        if let EventKind::Status { channel, variables, dnid, .. } = item.kind {
+            let dnid = dnid.map(|dnid| (DNID.into(), dnid));
+            all.insert(channel.uniqueid.as_str().to_owned(), variables.into_iter().chain(dnid).collect());
         }
     }
     all

@@ -270,4 +270,6 @@ pub struct Step {
     pub ended: Vec<CallKey>,
     /// Things left out on purpose, with the reason, for the counters.
     pub skipped: Vec<&'static str>,
+    /// Asterisk holds a channel that no event announced: a new snapshot is wanted.
+    pub resync: bool,
 }

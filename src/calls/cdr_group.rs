@@ -19,6 +19,7 @@ use parsers::{Linkedid, Micros, Uniqueid};
 
 use super::call::{CallKey, CdrGroup, CdrRow, CdrSource};
 use super::direction::{Side, clid};
+use super::identity::trim_sent;
 use super::objects::{
     CdrFeed, Chan, MAX_AGE, MAX_DONE, MAX_LIST, MAX_ROWS, Outcome, Phase, Row, clip, is_sane,
 };
@@ -58,6 +59,7 @@ impl State {
             self.out.skipped.push("CDR above the limit of one call");
             return;
         }
+        self.room_for_row();
         let did = match &party {
             Some(party) => self.did(party),
             None => call
@@ -109,7 +111,7 @@ impl State {
         self.join(key, |members| members.rows.insert(n));
     }
 
-    fn rows_of(&self, key: &Linkedid) -> Vec<(u32, CdrRow)> {
+    pub(super) fn rows_of(&self, key: &Linkedid) -> Vec<(u32, CdrRow)> {
         let Some(members) = self.members.get(key) else { return Vec::new() };
         members
             .rows
@@ -140,19 +142,20 @@ impl State {
     /// A channel is gone: its call may be over, or only a stuck channel may be left of it.
     pub(super) fn channel_over(&mut self, chan: &Chan) {
         self.prune(&chan.call);
-        let now = self.now;
-        if !self.any_alive(&chan.call) {
-            self.calls.edit(&chan.call, |call| {
-                if call.phase == Phase::Live {
-                    call.phase = Phase::Waiting;
-                    call.gone = Some(now);
-                }
-            });
-        }
+        self.over_if_empty(&chan.call);
         self.set_call_due(&chan.call);
     }
 
-    fn set_call_due(&mut self, key: &Linkedid) {
+    /// A live call that has no channel any more, whatever took them, waits for its rows.
+    pub(super) fn over_if_empty(&mut self, key: &Linkedid) {
+        if self.phase(key) != Some(Phase::Live) || self.any_alive(key) {
+            return;
+        }
+        let (now, due) = (self.now, self.now.plus_millis(GROUP_WAIT));
+        self.calls.edit(key, |call| (call.phase, call.gone, call.due) = (Phase::Waiting, Some(now), due));
+    }
+
+    pub(super) fn set_call_due(&mut self, key: &Linkedid) {
         let Some(call) = self.calls.get(key) else { return };
         let due = match (call.phase, call.gone) {
             (Phase::Live, _) => self.live_due(key, call.began),
@@ -166,7 +169,8 @@ impl State {
     }
 
     fn live_due(&self, key: &Linkedid, began: Micros) -> Micros {
-        let age = began.plus_millis(MAX_AGE);
+        let doubts = self.channels_of(key).into_iter().filter(Chan::alive).filter_map(|chan| chan.doubt);
+        let age = doubts.chain([began.plus_millis(MAX_AGE)]).min().unwrap_or(began);
         let has_rows = self.members.get(key).is_some_and(|members| !members.rows.is_empty());
         if !has_rows {
             return age;
@@ -194,6 +198,7 @@ impl State {
         if !rows.is_empty() {
             self.send(key, rows, CdrSource::Events);
         }
+        self.lose_doubtful(key);
         let began = self.calls.get(key).map_or(self.now, |call| call.began);
         if self.now >= began.plus_millis(MAX_AGE) {
             self.out.skipped.push("channel without an end for seven days");
@@ -201,11 +206,12 @@ impl State {
                 self.lose_channel(&chan, "Lost");
             }
         }
+        self.over_if_empty(key);
         self.set_call_due(key);
     }
 
     /// All channels are gone and the time for rows is over.
-    fn close(&mut self, key: &Linkedid) {
+    pub(super) fn close(&mut self, key: &Linkedid) {
         let Some(call) = self.calls.get(key).cloned() else { return };
         let rows = self.rows_of(key);
         if !rows.is_empty() {
@@ -240,17 +246,14 @@ impl State {
         self.done(key);
     }
 
-    fn send(&mut self, key: &Linkedid, rows: Vec<(u32, CdrRow)>, source: CdrSource) {
+    pub(super) fn send(&mut self, key: &Linkedid, rows: Vec<(u32, CdrRow)>, source: CdrSource) {
         let Some(hash) = self.calls.edit(key, |call| {
             for (_, row) in &rows {
                 if let Some(party) = row.cdr.uniqueid.as_ref().filter(|party| !call.sent.contains(party)) {
                     call.sent.push(party.clone());
                 }
             }
-            // as many as the object has room for; a party beyond them was sent long ago
-            while call.sent.iter().map(|party| party.as_str().len()).sum::<usize>() > MAX_LIST {
-                call.sent.remove(0);
-            }
+            trim_sent(&mut call.sent);
             call.hash.clone()
         }) else {
             return;
@@ -264,7 +267,7 @@ impl State {
     }
 
     /// Nothing is open any more; what a late row needs is kept for a while.
-    fn done(&mut self, key: &Linkedid) {
+    pub(super) fn done(&mut self, key: &Linkedid) {
         for leg in self.legs_of(key) {
             self.lose_leg(&leg, "Unknown", None);
         }
@@ -284,21 +287,21 @@ impl State {
             call.parties = parties;
             call.due = due;
         });
-        self.done = self.done.saturating_add(1);
+        self.done.insert((due, key.clone()));
         let Some(call) = self.calls.get(key) else { return };
         self.out.ended.extend(std::iter::once(&call.hash).chain(&call.aliases).cloned().map(CallKey));
-        if self.done > MAX_DONE {
-            if let Some(oldest) = self.oldest_done() {
-                self.forget(&oldest);
-            }
+        if self.done.len() > MAX_DONE
+            && let Some((_, oldest)) = self.done.first().cloned()
+        {
+            self.forget(&oldest);
         }
     }
 
     /// A done call is open again.
     pub(super) fn undo_done(&mut self, key: &Linkedid) {
-        self.done = self.done.saturating_sub(1);
-        let parties = self.calls.get(key).map(|call| call.parties.clone()).unwrap_or_default();
-        for (party, _) in parties {
+        let Some(call) = self.calls.get(key) else { return };
+        self.done.remove(&(call.due, key.clone()));
+        for (party, _) in call.parties.clone() {
             self.parties.remove(&party);
         }
         let now = self.now;
@@ -310,9 +313,12 @@ impl State {
         });
     }
 
-    fn forget(&mut self, key: &Linkedid) {
+    pub(super) fn forget(&mut self, key: &Linkedid) {
         self.undo_done(key);
         if let Some(call) = self.calls.remove(key) {
+            for one in &call.anchors {
+                self.anchors.remove(&one.id);
+            }
             self.links.remove(key);
             for link in &call.links {
                 self.links.remove(link);

@@ -15,7 +15,7 @@ use parsers::{Micros, Uniqueid};
 
 use super::call::CallKey;
 use super::direction::Side;
-use super::objects::{Chan, Dialled, MAX_CHANNELS, MAX_DEAD, Outcome, Phase, clip, is_sane};
+use super::objects::{Anchor, Chan, Dialled, MAX_DEAD, Outcome, Phase, clip, is_sane};
 use super::state::State;
 
 /// Local channels in one dial chain at most; Asterisk itself rarely makes three.
@@ -37,7 +37,7 @@ pub(super) enum Origin {
 impl State {
     /// Newchannel: a channel's first snapshot. Text messages' pseudo channel is none.
     pub(super) fn announce(&mut self, block: &Channel) {
-        if self.channels.contains(&block.uniqueid) {
+        if self.is_alive(&block.uniqueid) {
             self.touch(block);
             return;
         }
@@ -48,11 +48,14 @@ impl State {
             self.out.skipped.push("channel with an id or name that is not Asterisk's");
             return;
         }
-        if self.alive >= MAX_CHANNELS {
+        if !self.room_for_channel() {
             self.out.skipped.push("channel above the limit");
             return;
         }
+        let (used_legs, used_visits) = self.ordinals(&block.uniqueid);
+        let kept = self.make_way(&block.uniqueid);
         let call = self.call_of_link(&block.linkedid);
+        self.keep_anchors(&call, kept);
         let side = self.who.side(&block.name, block.context.as_deref());
         let chan = Chan {
             id: block.uniqueid.clone(),
@@ -81,7 +84,10 @@ impl State {
             picked: false,
             legs: 0,
             visits: 0,
+            first_leg: used_legs,
+            first_visit: used_visits,
             missed: 0,
+            doubt: None,
         };
         self.channels.insert(chan.id.clone(), chan);
         self.alive += 1;
@@ -118,6 +124,7 @@ impl State {
             if !chan.alive() {
                 return None;
             }
+            chan.doubt = None;
             if is_sane(block.name.as_str()) {
                 chan.name = block.name.clone();
             }
@@ -142,9 +149,8 @@ impl State {
             self.trace(&block.uniqueid);
             return false;
         };
-        if moved && (self.links.contains_key(&block.linkedid) || self.has_room(&call)) {
-            let other = self.call_of_link(&block.linkedid);
-            self.unite(&call, &other);
+        if moved {
+            self.join_link(&call, &block.linkedid);
         }
         self.trace(&block.uniqueid);
         true
@@ -407,6 +413,10 @@ impl State {
         self.leave(id);
         if let Some(chan) = self.channels.remove(id) {
             self.join(&chan.call, |members| members.channels.remove(id));
+            let (legs, visits) = (chan.first_leg + chan.legs, chan.first_visit + chan.visits);
+            if legs > 0 || visits > 0 {
+                self.keep_anchors(&chan.call, vec![Anchor { id: chan.id, legs, visits }]);
+            }
         }
     }
 

@@ -5,13 +5,15 @@
 //! extension. Everything else is outside. The direction of a leg follows: a local phone that is
 //! called is `in`, a local phone that calls out is `out`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use parsers::{CallerId, ChannelName};
 use serde::{Deserialize, Serialize};
 
 use super::call::Party;
-use super::objects::Chan;
+use super::objects::{Chan, MAX_ENDPOINTS, is_sane};
+use super::tracker::SnapshotEndpoint;
 use crate::config::{Calls, Config, Pbx, Sms};
 
 /// Whose channel it is.
@@ -35,6 +37,8 @@ pub(super) struct Who {
     pub calls: Calls,
     pub sms: Sms,
     queues: Vec<crate::config::Queue>,
+    /// Phones that Asterisk listed, by endpoint name: `1001` of `PJSIP/1001`.
+    learned: HashSet<Arc<str>>,
 }
 
 impl Who {
@@ -44,7 +48,21 @@ impl Who {
             calls: config.calls.clone(),
             sms: config.sms.clone(),
             queues: config.queues.clone(),
+            learned: HashSet::new(),
         }
+    }
+
+    /// Takes the endpoints as Asterisk lists them: those that look like extensions, and those that
+    /// log in here as phones do.
+    pub(super) fn learn(&mut self, endpoints: &[SnapshotEndpoint]) {
+        let named = endpoints.iter().filter(|one| is_sane(&one.name));
+        let phones = named.filter(|one| one.phone || self.pbx.extensions.is_match(&one.name));
+        self.learned = phones.take(MAX_ENDPOINTS).map(|one| one.name.clone()).collect();
+    }
+
+    /// What was learned goes on under another configuration.
+    pub(super) fn knows_as(&mut self, old: Self) {
+        self.learned = old.learned;
     }
 
     pub(super) fn side(&self, name: &ChannelName, context: Option<&str>) -> Side {
@@ -61,7 +79,8 @@ impl Who {
         if context.is_some_and(|context| self.pbx.inbound_contexts.iter().any(|known| known == context)) {
             return Side::Outside;
         }
-        if self.pbx.extensions.is_match(extension(endpoint)) { Side::User } else { Side::Outside }
+        let learned = endpoint.strip_prefix("PJSIP/").is_some_and(|name| self.learned.contains(name));
+        if learned || self.pbx.extensions.is_match(extension(endpoint)) { Side::User } else { Side::Outside }
     }
 
     /// The configured number of a line that has no DID.
@@ -98,7 +117,8 @@ impl Who {
         let configured = self.pbx.users.iter().find(|user| user.numbers.iter().any(|known| known == number));
         configured.map(|user| user.id).or_else(|| {
             let by_name = self.pbx.users.iter().find(|user| extension(&user.channel) == number);
-            by_name.map(|user| user.id)
+            let learned = || self.learned.get(number).and_then(|number| number.parse().ok());
+            by_name.map(|user| user.id).or_else(learned)
         })
     }
 

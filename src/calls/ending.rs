@@ -248,7 +248,6 @@ impl State {
 
     /// Ends a leg whose channel went without a Hangup that we saw.
     pub(super) fn lose_leg(&mut self, leg: &Leg, cause: &str, last_seen: Option<Micros>) {
-        self.remark(&leg.key, "recovered");
         let (event, state) = match (leg.connected, leg.kind) {
             (Some(_), _) => (EventName::Hangup, LegState::Hangup),
             (None, LegKind::Calling | LegKind::Click) => (EventName::Failed, LegState::Failed),
@@ -259,7 +258,9 @@ impl State {
         let mut end = End::new(event, state, cause, TerminatedBy::System);
         // it talked until it was last heard of, not until now
         end.until = last_seen.map(|seen| seen.max(leg.last));
+        let recovering = std::mem::replace(&mut self.recovering, true);
         self.finish(&leg.key, end);
+        self.recovering = recovering;
     }
 }
 

@@ -77,13 +77,21 @@ impl State {
         let queue = begin.kind == LegKind::Queue;
         let call = self.channels.get(anchor)?.call.clone();
         if self.members.get(&call).is_some_and(|members| members.legs.len() >= MAX_LEGS) {
+            self.out.skipped.push("leg above the limit of one call");
+            return None;
+        }
+        if !self.room_for_leg() {
             self.out.skipped.push("leg above the limit");
             return None;
         }
         let n = self.channels.edit(anchor, |chan| {
-            let count = if queue { &mut chan.visits } else { &mut chan.legs };
+            let (first, count) = match queue {
+                true => (chan.first_visit, &mut chan.visits),
+                false => (chan.first_leg, &mut chan.legs),
+            };
+            let n = first.saturating_add(*count);
             *count = count.saturating_add(1);
-            count.saturating_sub(1)
+            n
         })?;
         let key = LegKey { queue, anchor: anchor.clone(), n };
         let hash = self.calls.edit(&call, |call| {
@@ -91,10 +99,7 @@ impl State {
             call.hash.clone()
         })?;
         // a leg that was lost and made anew must not use an id twice
-        let (count, info) = match self.recovering {
-            true => (u64::try_from(self.now.secs()).unwrap_or(0), vec!["recovered".into()]),
-            false => (0, Vec::new()),
-        };
+        let count = if self.recovering { u64::try_from(self.now.secs()).unwrap_or(0) } else { 0 };
         let leg = Leg {
             key: key.clone(),
             kind: begin.kind,
@@ -113,7 +118,7 @@ impl State {
             src: begin.src,
             dst: begin.dst,
             clid: begin.clid,
-            info,
+            info: Vec::new(),
             holders: Vec::new(),
             transferred: false,
             ended: None,
@@ -159,7 +164,8 @@ impl State {
         }
     }
 
-    /// A called leg's originator is another one now; nothing is said until the next update.
+    /// The originator of a called leg or a visit is another one now; nothing is said until the next
+    /// update.
     pub(super) fn new_origin(&mut self, key: &LegKey, from: &Chan) {
         let src = self.who.party(from);
         self.legs.edit(key, |leg| {
@@ -374,7 +380,7 @@ impl State {
             clid: leg.clid.clone(),
             src: leg.src.clone(),
             dst: leg.dst.clone(),
-            info: leg.info.join("; "),
+            info: self.info(leg),
             terminated_by: end.map(|end| end.by),
             digit,
         };
@@ -384,6 +390,14 @@ impl State {
             at,
             body: UpdateBody::Leg(Box::new(update)),
         });
+    }
+}
+
+impl State {
+    /// What the rules noted, and whether this update was made from a list, not from events.
+    fn info(&self, leg: &Leg) -> String {
+        let notes = leg.info.iter().map(|note| &**note);
+        notes.chain(self.recovering.then_some("recovered")).collect::<Vec<_>>().join("; ")
     }
 }
 

@@ -18,6 +18,7 @@ mod direction;
 mod ending;
 mod identity;
 mod leg;
+mod limits;
 mod objects;
 mod queue;
 mod sms;
@@ -31,4 +32,4 @@ pub use call::{
     CallKey, CdrGroup, CdrRow, CdrSource, Context, Direction, EventName, LegState, LegUpdate, Merger,
     ObjectKey, Party, SmsUpdate, Step, TerminatedBy, Update, UpdateBody, UpdateId,
 };
-pub use tracker::{Input, Snapshot, SnapshotChannel, SnapshotEntry, Tracker};
+pub use tracker::{Input, Snapshot, SnapshotChannel, SnapshotEndpoint, SnapshotEntry, Tracker};

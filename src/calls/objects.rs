@@ -10,23 +10,33 @@ use super::call::{CdrRow, Direction, LegState, Party};
 use super::direction::Side;
 
 /// Live channels at most: a large PBX holds a few thousand, so more is somebody who invents them.
-pub(super) const MAX_CHANNELS: usize = 50_000;
+pub(super) const MAX_CHANNELS: usize = 10_000;
+/// Channels at most, ended ones whose call waits for its CDR rows among them.
+pub(super) const MAX_HELD: usize = 20_000;
+/// Open legs and queue visits of all calls at most.
+pub(super) const MAX_OPEN: usize = 10_000;
+/// Queues that one caller can be in: one, unless an event was lost.
+pub(super) const MAX_VISITS: usize = 8;
+/// Phones learned from Asterisk's list at most, about 100 bytes each.
+pub(super) const MAX_ENDPOINTS: usize = 20_000;
 /// Ended channels kept for one call: a queue that retries busy agents makes them without end.
 pub(super) const MAX_DEAD: usize = 256;
 /// Open legs of one call at most: no ring group is larger.
 pub(super) const MAX_LEGS: usize = 512;
 /// Linkedids merged into one call at most.
 pub(super) const MAX_LINKS: usize = 64;
-/// Bytes of one list of ids in a call's object, which has to stay below the journal's 16 KiB.
-pub(super) const MAX_LIST: usize = 3072;
+/// Bytes of one list of ids in a call's object, which has four and stays below the journal's 16 KiB.
+pub(super) const MAX_LIST: usize = 1792;
 /// CDR rows of one call at most; a queue visit of hours makes some thousands.
 pub(super) const MAX_ROWS: usize = 4096;
+/// CDR rows of all calls at most.
+pub(super) const MAX_ALL_ROWS: usize = 8192;
 /// Ended calls remembered for late CDR rows at most.
 pub(super) const MAX_DONE: usize = 20_000;
 /// Bytes kept of any text from outside; Asterisk's own names, extensions and CDR fields are shorter.
 pub(super) const MAX_TEXT: usize = 256;
 /// Entries of a leg's `info`, and channels that hold it, at most: real calls have two or three.
-pub(super) const MAX_NOTES: usize = 16;
+pub(super) const MAX_NOTES: usize = 8;
 /// Asterisk's own limit of a uniqueid (`AST_MAX_PUBLIC_UNIQUEID`); a longer one is not Asterisk's.
 const MAX_ID: usize = 149;
 /// A channel without an end after this time lost it: longer than any call, shorter than for ever.
@@ -151,9 +161,17 @@ pub(super) struct Chan {
     pub legs: u32,
     #[serde(rename = "j", default, skip_serializing_if = "is_zero")]
     pub visits: u32,
+    /// Ordinals of the first leg and the first visit: above 0 where the id was used before, or may be.
+    #[serde(rename = "ac", default, skip_serializing_if = "is_zero")]
+    pub first_leg: u32,
+    #[serde(rename = "ad", default, skip_serializing_if = "is_zero")]
+    pub first_visit: u32,
     /// Audits in a row that did not list it.
     #[serde(rename = "aa", default, skip_serializing_if = "is_zero")]
     pub missed: u32,
+    /// It was there before a gap that no list bridges: given up then, unless it is heard of.
+    #[serde(rename = "ab", default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<Micros>,
 }
 
 impl Chan {
@@ -306,8 +324,23 @@ pub(super) struct Call {
     /// Once done: parties A with their DID.
     #[serde(rename = "d", default, skip_serializing_if = "Vec::is_empty")]
     pub parties: Vec<(Uniqueid, Option<Arc<str>>)>,
+    /// Channels that had legs and are not kept any more.
+    #[serde(rename = "o", default, skip_serializing_if = "Vec::is_empty")]
+    pub anchors: Vec<Anchor>,
     #[serde(rename = "z")]
     pub due: Micros,
+}
+
+/// What is left of a channel that had legs: ordinals that its id must not use again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Anchor {
+    #[serde(rename = "i")]
+    pub id: Uniqueid,
+    /// The next leg's, and the next visit's.
+    #[serde(rename = "m", default, skip_serializing_if = "is_zero")]
+    pub legs: u32,
+    #[serde(rename = "j", default, skip_serializing_if = "is_zero")]
+    pub visits: u32,
 }
 
 /// One CDR row that waits for its group.
@@ -374,9 +407,9 @@ pub(super) fn clip(text: &Arc<str>) -> Arc<str> {
     text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default().replace(char::is_control, " ").into()
 }
 
-/// Whether Asterisk itself can have given this id or name.
+/// Whether this id or name can be one: others may choose it, but nothing that swells in JSON.
 pub(super) fn is_sane(id: &str) -> bool {
-    !id.is_empty() && id.len() <= MAX_ID && !id.contains(char::is_control)
+    !id.is_empty() && id.len() <= MAX_ID && !id.contains(|c: char| c.is_control() || matches!(c, '"' | '\\'))
 }
 
 #[cfg(test)]
@@ -389,6 +422,7 @@ mod tests {
         assert_eq!(&*clip(&long), "é".repeat(128));
         assert_eq!(&*clip(&"a\r\nb\u{7f}c".into()), "a  b c");
         assert_eq!(&*clip(&"Ana O'Hara".into()), "Ana O'Hara");
+        assert!(!is_sane("1\"") && !is_sane("1\\"));
         assert!(is_sane("1795252767.1") && !is_sane("") && !is_sane("1\n") && !is_sane(&"1".repeat(150)));
     }
 }

@@ -19,7 +19,7 @@ use parsers::ami::event::QueueEvent;
 use super::call::{Direction, EventName, LegState, Party, TerminatedBy};
 use super::direction::{Side, clid};
 use super::leg::{Begin, End, SETTLE};
-use super::objects::{Chan, Leg, LegKey, LegKind, clip};
+use super::objects::{Chan, Leg, LegKey, LegKind, MAX_VISITS, clip};
 use super::state::State;
 
 /// How long after a failed attempt the same phone's next one still belongs to the same leg.
@@ -56,6 +56,10 @@ impl State {
             return;
         };
         if !caller.alive() || self.visit(event).is_some() {
+            return;
+        }
+        if self.visits(&caller.id).len() >= MAX_VISITS {
+            self.out.skipped.push("queue visit above the limit of one caller");
             return;
         }
         let begin = self.visit_of(&caller, &event.queue);

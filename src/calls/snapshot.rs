@@ -6,15 +6,24 @@
 //! | channel | no | ended, honestly: when and why is not known. Without a gap only if two lists in a row miss it |
 //! | - | yes | its objects are made from applications, bridges and linkedids, marked recovered |
 //! | channel | another Asterisk run | lost: nothing of the old run is there |
+//! | channel | no list is allowed | ended when nothing was heard of it for hours |
+//!
+//! An audit is the list of channels alone, every ten minutes on a connection that was not lost. It
+//! lies between two events of the stream, but Asterisk reads it while events still wait in its
+//! queues, so one list decides nothing: two in a row end a channel, and one that two list though no
+//! event announced it makes the agent ask for a snapshot.
+//!
+//! Parked calls need no list of their own: their channels are listed as any, and the events that
+//! fetch them or send them back name the parked channel.
 
-use parsers::Micros;
+use std::collections::HashSet;
+
 use parsers::ami::{Bridge, Channel, ChannelState, Dial, DialStatus};
 use parsers::ident::LocalHalf;
+use parsers::{Linkedid, Micros, Uniqueid};
 
-use super::call::LegState;
-use super::channels::Origin;
 use super::direction::Side;
-use super::objects::{Chan, Leg, LegKind};
+use super::objects::{Chan, LegKind, clip};
 use super::state::State;
 use super::tracker::{Snapshot, SnapshotChannel, SnapshotEntry};
 
@@ -24,31 +33,29 @@ const UNSEEN: &str = "Unknown (agent was disconnected)";
 const RESTART: &str = "Lost (PBX restart)";
 /// Lists in a row that must miss a channel when no connection was lost in between.
 const AUDITS: u32 = 2;
+/// How long a channel of before the gap is believed in where no list is allowed: few calls are
+/// longer without a hold, a transfer or a key.
+const DOUBT: i64 = 4 * 3600 * 1000;
+/// Channels that an audit lists and nobody knows, remembered until the next one at most.
+const MAX_STRANGERS: usize = 1_000;
 
 impl State {
     pub(super) fn snapshot(&mut self, snapshot: &Snapshot) {
         let meta = self.meta();
-        let gap = meta.gap.is_some() || self.fresh;
+        let gap = (meta.gap.is_some() || self.fresh) && !snapshot.partial;
         let other_run =
             !meta.startup.is_empty() && !snapshot.startup.is_empty() && meta.startup != snapshot.startup;
-        let known: Vec<Chan> =
-            self.channels.sorted().into_iter().filter(|chan| chan.alive()).cloned().collect();
-        for chan in known {
-            let listed = !other_run && snapshot.channels.iter().any(|one| one.channel.uniqueid == chan.id);
-            if other_run {
+        if let Some(endpoints) = &snapshot.endpoints {
+            self.who.learn(endpoints);
+        }
+        let listed: HashSet<&Uniqueid> = snapshot.channels.iter().map(|one| &one.channel.uniqueid).collect();
+        if other_run {
+            for chan in self.alive_channels() {
                 self.calls.edit(&chan.call, |call| call.lost = true);
                 self.lose_channel(&chan, RESTART);
-            } else if listed {
-                self.channels.edit(&chan.id, |chan| chan.missed = 0);
-            } else {
-                let missed = self.channels.edit(&chan.id, |chan| {
-                    chan.missed = chan.missed.saturating_add(1);
-                    chan.missed
-                });
-                if gap || missed.is_some_and(|missed| missed >= AUDITS) {
-                    self.lose_channel(&chan, UNSEEN);
-                }
             }
+        } else {
+            self.compare(&listed, if gap { 1 } else { AUDITS });
         }
         self.fresh = false;
         self.meta.edit(&(), |meta| {
@@ -60,6 +67,66 @@ impl State {
         self.recovering = true;
         self.take_in(snapshot, gap);
         self.recovering = false;
+        // what is still no channel was left out for a reason, and would be again
+        self.strangers.clear();
+        let left_out = listed.into_iter().filter(|id| !self.channels.contains(id));
+        self.left_out = left_out.take(MAX_STRANGERS).cloned().collect();
+    }
+
+    /// Ends the channels that so many lists in a row did not show.
+    fn compare(&mut self, listed: &HashSet<&Uniqueid>, lists: u32) {
+        for chan in self.alive_channels() {
+            let missed = if listed.contains(&chan.id) { 0 } else { chan.missed.saturating_add(1) };
+            self.channels.edit(&chan.id, |chan| {
+                chan.missed = missed;
+                if missed == 0 {
+                    chan.doubt = None;
+                }
+            });
+            if missed >= lists {
+                self.lose_channel(&chan, UNSEEN);
+            }
+        }
+    }
+
+    fn alive_channels(&self) -> Vec<Chan> {
+        self.channels.sorted().into_iter().filter(|chan| chan.alive()).cloned().collect()
+    }
+
+    /// An audit.
+    pub(super) fn audit(&mut self, listed: &[Uniqueid]) {
+        self.compare(&listed.iter().collect(), AUDITS);
+        let unknown = listed.iter().filter(|id| !self.channels.contains(id) && !self.left_out.contains(*id));
+        let unknown: HashSet<Uniqueid> = unknown.take(MAX_STRANGERS).cloned().collect();
+        self.out.resync = unknown.iter().any(|id| self.strangers.contains(id));
+        self.strangers = unknown;
+    }
+
+    /// Logged in without a list of channels: those of before are believed in for a while.
+    pub(super) fn blind(&mut self) {
+        let gap = self.meta().gap.is_some() || self.fresh;
+        self.fresh = false;
+        self.meta.edit(&(), |meta| meta.gap = None);
+        if !gap {
+            return;
+        }
+        let doubt = self.now.plus_millis(DOUBT);
+        for chan in self.alive_channels() {
+            self.channels.edit(&chan.id, |chan| {
+                chan.doubt.get_or_insert(doubt);
+            });
+            self.set_call_due(&chan.call);
+        }
+    }
+
+    /// Channels of a call that nothing was heard of for too long.
+    pub(super) fn lose_doubtful(&mut self, key: &Linkedid) {
+        let now = self.now;
+        for chan in self.channels_of(key) {
+            if chan.alive() && chan.doubt.is_some_and(|doubt| doubt <= now) {
+                self.lose_channel(&chan, UNSEEN);
+            }
+        }
     }
 
     /// The connection is gone: nothing is known to have changed.
@@ -140,11 +207,16 @@ impl State {
         self.announce(&one.channel);
         let incoming = !outgoing_line(one) && one.channel.name.local_half() != Some(LocalHalf::One);
         let up = one.answer.unwrap_or(self.at);
+        let dialled = one.did.as_ref().map(clip);
         self.channels.edit(id, |chan| {
             chan.incoming = incoming;
             chan.up = (chan.state == ChannelState::Up).then_some(up);
-            if one.did.is_some() {
-                chan.did.clone_from(&one.did);
+            if let Some(dialled) = dialled.filter(|_| incoming) {
+                // the extension has moved on
+                if chan.side == Side::User {
+                    chan.exten = Some(dialled.clone());
+                }
+                chan.did = Some(dialled);
             }
         });
     }
@@ -207,10 +279,8 @@ impl State {
         let Some(dialled) = chan.dial.as_ref().filter(|dial| dial.outcome.is_none()) else { return };
         let far = if chan.side == Side::Local { None } else { self.far_end(&chan) };
         if chan.state == ChannelState::Ringing && !dialled.rang {
-            self.mark_recovered(&chan);
             self.rings(id);
         } else if chan.state == ChannelState::Up && far.is_some() {
-            self.mark_recovered(&chan);
             let caller =
                 dialled.by.as_ref().and_then(|by| listed.iter().find(|other| other.channel.uniqueid == *by));
             let queue = caller.is_some_and(|caller| caller.application.as_deref() == Some("Queue"));
@@ -219,23 +289,6 @@ impl State {
             let caller = caller.map(|caller| caller.channel.clone());
             self.dial_end(&dial(caller, one.channel.clone(), Some(DialStatus::Answer)));
             self.bridged(id, None);
-        }
-    }
-
-    /// What is said of these legs from here on was not seen as it happened.
-    fn mark_recovered(&mut self, chan: &Chan) {
-        let mut keys: Vec<Leg> = self.legs_on(&chan.id);
-        if let Origin::Channel(from) = self.origin(chan) {
-            keys.extend(self.legs_on(&from));
-        }
-        for leg in keys {
-            self.remark(&leg.key, "recovered");
-            let parent = leg.parent.and_then(|parent| self.legs.get(&parent));
-            if let Some(parent) =
-                parent.filter(|parent| parent.state == LegState::Initial).map(|p| p.key.clone())
-            {
-                self.remark(&parent, "recovered");
-            }
         }
     }
 
@@ -260,7 +313,6 @@ impl State {
         let Some(chan) = self.channels.get(id).cloned() else { return };
         let agent = self.far_end(&chan).and_then(|far| self.channels.get(&far)).cloned();
         if one.application.as_deref() == Some("Queue") && agent.is_some() {
-            self.remark(&visit.key, "recovered");
             let talking =
                 self.legs_of(&visit.call).into_iter().find(|leg| leg.parent.as_ref() == Some(&visit.key));
             self.at = talking.and_then(|leg| leg.connected).unwrap_or(self.at);

@@ -46,6 +46,10 @@ impl<K: Ord + Hash + Clone, V: Clone + PartialEq> Table<K, V> {
         all.into_iter().map(|(_, value)| value).collect()
     }
 
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.map.values()
+    }
+
     pub(super) fn insert(&mut self, key: K, value: V) {
         self.dirty.insert(key.clone());
         self.map.insert(key, value);
@@ -118,8 +122,10 @@ pub(super) struct State {
     pub bridges: HashMap<Arc<str>, BTreeSet<Uniqueid>>,
     /// Derived: party A of a done call to that call.
     pub parties: HashMap<Uniqueid, Linkedid>,
-    /// Derived: how many calls are done, and how many channels alive.
-    pub done: usize,
+    /// Derived: how many legs and visits a channel had that is not kept any more.
+    pub anchors: HashMap<Uniqueid, (u32, u32)>,
+    /// Derived: the calls that are done, and how many channels are alive.
+    pub done: BTreeSet<(Micros, Linkedid)>,
     pub alive: usize,
     timers: BTreeSet<(Micros, Timer)>,
     due: HashMap<Timer, Micros>,
@@ -130,6 +136,11 @@ pub(super) struct State {
     pub fresh: bool,
     /// What is made now was not seen as it happened.
     pub recovering: bool,
+    /// Listed by the last audit, announced by no event; listed, and left out on purpose.
+    pub strangers: HashSet<Uniqueid>,
+    pub left_out: HashSet<Uniqueid>,
+    /// There was no room for more, and until then no call to make some.
+    pub full_until: Micros,
     /// What the input led to so far.
     pub out: Step,
 }
@@ -147,7 +158,8 @@ impl State {
             members: HashMap::new(),
             bridges: HashMap::new(),
             parties: HashMap::new(),
-            done: 0,
+            anchors: HashMap::new(),
+            done: BTreeSet::new(),
             alive: 0,
             timers: BTreeSet::new(),
             due: HashMap::new(),
@@ -155,6 +167,9 @@ impl State {
             at: Micros(0),
             fresh: true,
             recovering: false,
+            strangers: HashSet::new(),
+            left_out: HashSet::new(),
+            full_until: Micros(0),
             out: Step::default(),
         };
         state.meta.map.insert((), Meta::default());
@@ -233,12 +248,16 @@ impl State {
         }
         let calls: Vec<Call> = self.calls.sorted().into_iter().cloned().collect();
         for call in calls {
+            // its channels could not be read
+            self.over_if_empty(&call.key);
+            let Some(call) = self.calls.get(&call.key).cloned() else { continue };
+            self.anchors.extend(call.anchors.iter().map(|one| (one.id.clone(), (one.legs, one.visits))));
             self.links.insert(call.key.clone(), call.key.clone());
             for link in &call.links {
                 self.links.insert(link.clone(), call.key.clone());
             }
             if call.phase == Phase::Done {
-                self.done += 1;
+                self.done.insert((call.due, call.key.clone()));
                 for (party, _) in &call.parties {
                     self.parties.insert(party.clone(), call.key.clone());
                 }
@@ -308,6 +327,10 @@ impl State {
 
     /// Takes the step; deadlines follow their objects, which are to be saved.
     pub(super) fn flush(&mut self) -> Step {
+        let changed: Vec<Linkedid> = self.calls.dirty.iter().cloned().collect();
+        for key in changed {
+            self.over_if_empty(&key);
+        }
         self.channels.take_dirty();
         for key in self.legs.take_dirty() {
             let due = self.legs.get(&key).and_then(|leg| leg.due);
@@ -335,14 +358,6 @@ impl State {
         self.rows.take_unsaved(|(call, n)| format!("r.{call}.{n}"), &mut objects);
         self.meta.take_unsaved(|()| "m".to_owned(), &mut objects);
         objects
-    }
-
-    /// The done call that would be forgotten first.
-    pub(super) fn oldest_done(&self) -> Option<Linkedid> {
-        self.timers.iter().find_map(|(_, timer)| match timer {
-            Timer::Call(key) if self.calls.get(key)?.phase == Phase::Done => Some(key.clone()),
-            Timer::Call(_) | Timer::Leg(_) => None,
-        })
     }
 
     /// Deadlines of what changed, so that the next one is seen within the same step.

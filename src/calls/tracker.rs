@@ -20,6 +20,10 @@ pub enum Input<'a> {
     Event(&'a Event),
     /// What Asterisk holds right now, after each login.
     Snapshot(&'a Snapshot),
+    /// Every channel that Asterisk lists, between two events of a live connection.
+    Audit(&'a [Uniqueid]),
+    /// Logged in, but the account may not list channels.
+    Blind,
     /// The connection is gone.
     Lost,
     /// A deadline passed ([`Tracker::deadline`]).
@@ -37,6 +41,19 @@ pub struct Snapshot {
     pub bridges: Vec<Bridge>,
     /// Callers who wait in queues.
     pub waiting: Vec<SnapshotEntry>,
+    /// Every endpoint of chan_pjsip; `None` where they were not asked for, or the account may not.
+    pub endpoints: Option<Vec<SnapshotEndpoint>>,
+    /// Not every channel could be read: what is not listed may be there.
+    pub partial: bool,
+}
+
+/// One endpoint of chan_pjsip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotEndpoint {
+    /// `ObjectName`, `1001` of `PJSIP/1001`.
+    pub name: Arc<str>,
+    /// It logs in here and we not there: a phone, no carrier.
+    pub phone: bool,
 }
 
 /// One live channel.
@@ -54,7 +71,7 @@ pub struct SnapshotChannel {
     pub start: Option<Micros>,
     /// `CDR(answer,u)`.
     pub answer: Option<Micros>,
-    /// `FROM_DID`.
+    /// What was dialled: `FROM_DID`, else `DNID`.
     pub did: Option<Arc<str>>,
 }
 
@@ -95,7 +112,9 @@ impl Tracker {
     /// Another configuration, for what begins from now on: who a channel belongs to is settled when it
     /// is first seen. `pbx.name` must be the same.
     pub fn reconfigure(&mut self, config: &crate::config::Config) {
-        self.state.who = Who::new(config);
+        let new = Who::new(config);
+        let old = std::mem::replace(&mut self.state.who, new);
+        self.state.who.knows_as(old);
     }
 
     /// Takes one input and says what it led to.
@@ -113,12 +132,14 @@ impl Tracker {
         state.run_due();
         state.at = match &input {
             Input::Event(event) => event.at.unwrap_or(now),
-            Input::Snapshot(_) | Input::Lost | Input::Tick => now,
+            Input::Snapshot(_) | Input::Audit(_) | Input::Blind | Input::Lost | Input::Tick => now,
         };
         match input {
             Input::Event(event) if event.privileged => state.event(&event.kind),
             Input::Event(_) => state.out.skipped.push("event without a Privilege header"),
             Input::Snapshot(snapshot) => state.snapshot(snapshot),
+            Input::Audit(listed) => state.audit(listed),
+            Input::Blind => state.blind(),
             Input::Lost => state.lost(),
             Input::Tick => {}
         }

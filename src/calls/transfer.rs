@@ -50,6 +50,11 @@ impl State {
             let called_by_transferer = leg.kind == LegKind::Called
                 && leg.origin.as_ref().is_some_and(|from| from == orig || from == second);
             match &real {
+                // the transferee takes the place, name and id of who waited for it in a queue
+                Some(real) if transferer && leg.kind == LegKind::Queue && leg.connected.is_none() => {
+                    self.new_origin(&leg.key, real);
+                    self.legs.edit(&leg.key, |visit| visit.cur = real.id.clone());
+                }
                 _ if transferer && leg.kind != LegKind::Queue => {
                     self.remark(&leg.key, "attended transfer");
                     self.legs.edit(&leg.key, |leg| leg.transferred = true);

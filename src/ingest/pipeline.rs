@@ -89,6 +89,8 @@ pub struct Ingest {
     failing: bool,
     /// How often the journal had lost objects when they were last written.
     objects_lost: u64,
+    /// The tracker wants a new snapshot.
+    resync: bool,
     lags: Lags,
     health: watch::Sender<IngestHealth>,
 }
@@ -133,6 +135,7 @@ impl Ingest {
             gathered: Gathered::default(),
             number: 0,
             failing: false,
+            resync: false,
             lags: Lags::default(),
             health,
         };
@@ -172,6 +175,12 @@ impl Ingest {
                     self.failing = false;
                     self.committed(&flying.fed, &flying.urgent, flying.updates);
                     self.write_lost_objects();
+                    if std::mem::take(&mut self.resync) {
+                        tracing::warn!(
+                            "Asterisk holds a channel that it did not announce; its lists are read anew"
+                        );
+                        feed.resync();
+                    }
                 }
                 Err(why) => {
                     if !self.rebuild(flying.fed, &why, &feed).await {
@@ -255,11 +264,12 @@ impl Ingest {
             Fed::Item(Feed::Up { snapshot: Some(snapshot), at }) => {
                 self.tracker.step(Input::Snapshot(snapshot), *at)
             }
-            // Without a snapshot nothing is known of what was there before.
-            Fed::Item(Feed::Up { snapshot: None, .. }) => Step::default(),
+            Fed::Item(Feed::Up { snapshot: None, at }) => self.tracker.step(Input::Blind, *at),
+            Fed::Item(Feed::Audit { listed, at }) => self.tracker.step(Input::Audit(listed), *at),
             Fed::Item(Feed::Lost { at }) => self.tracker.step(Input::Lost, *at),
             Fed::Tick(at) => self.tracker.step(Input::Tick, *at),
         };
+        self.resync |= step.resync;
         let gathered = &mut self.gathered;
         gathered.since.get_or_insert_with(Instant::now);
         if let Some(at) = urgent(&fed, &step) {
@@ -415,7 +425,7 @@ fn batch_number() -> ObjectKey {
 fn urgent(fed: &Fed, step: &Step) -> Option<Micros> {
     let (at, always) = match fed {
         Fed::Item(Feed::Event { event, at, .. }) => (*at, matches!(event.kind, EventKind::Cdr(_))),
-        Fed::Item(Feed::Up { at, .. } | Feed::Lost { at }) => (*at, true),
+        Fed::Item(Feed::Up { at, .. } | Feed::Audit { at, .. } | Feed::Lost { at }) => (*at, true),
         Fed::Tick(at) => (*at, false),
     };
     (always || !step.updates.is_empty() || !step.groups.is_empty()).then_some(at)

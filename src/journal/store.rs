@@ -170,7 +170,8 @@ impl Journal {
     }
 
     /// Dead letters by route, id and when they were accepted, in order of their places, at most so
-    /// many; `after` is the last one of the page before.
+    /// many; `after` is the last one of the page before. What only the receiver may see is left out;
+    /// it is sent when they are made again.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -181,7 +182,13 @@ impl Journal {
         limit: usize,
     ) -> Result<Vec<DeadLetter>, JournalError> {
         let what = what.clone();
-        self.ask(|reply| Command::Dead { what, after, limit, reply }).await
+        let mut letters = self.ask(|reply| Command::Dead { what, after, limit, reply }).await?;
+        for letter in &mut letters {
+            if letter.payload.conceal() {
+                letter.answer.clear();
+            }
+        }
+        Ok(letters)
     }
 
     /// Makes deliveries of dead letters again, with their old ids and in the order given, behind

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
@@ -118,7 +118,7 @@ impl NimboxSink {
         }
         if let Some((name, password)) = &self.credentials {
             // as the Authorization header has it
-            let basic = STANDARD.encode(format!("{name}:{}", password.expose_secret()));
+            let basic = STANDARD_NO_PAD.encode(format!("{name}:{}", password.expose_secret()));
             text = without(&text, &basic, "[password]");
         }
         text

@@ -114,6 +114,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                     "Event: Status\r\nPrivilege: Call\r\nActionID: {id}\r\nChannel: PJSIP/trunk-00000002\r\nUniqueid: 1795253688.7\r\nLinkedid: 1795253688.7\r\nVariable: CDR(start,u)=1795253688.963400\r\nVariable: CDR(answer,u)=0.000000\r\nVariable: FROM_DID=5551000\r\n\r\n"
                 ),
             ),
+            "PJSIPShowEndpoints" => list(
+                "EndpointListComplete",
+                &format!(
+                    "Event: EndpointList\r\nActionID: {id}\r\nObjectType: endpoint\r\nObjectName: ana\r\nAuths: ana\r\nOutboundAuths: \r\n\r\nEvent: EndpointList\r\nActionID: {id}\r\nObjectType: endpoint\r\nObjectName: carrier\r\nAuths: \r\nOutboundAuths: carrier\r\n\r\n"
+                ),
+            ),
             "BridgeList" => list("BridgeListComplete", ""),
             "QueueStatus" => list(
                 "QueueStatusComplete",
@@ -198,6 +204,10 @@ async fn the_snapshot_comes_before_events_that_arrived_while_it_was_read() {
     assert_eq!(snapshot.channels[0].answer, None);
     assert_eq!(snapshot.channels[0].did.as_deref(), Some("5551000"));
     assert_eq!(snapshot.waiting[0].wait, 7);
+    let endpoints: Vec<(&str, bool)> =
+        snapshot.endpoints.iter().flatten().map(|one| (&*one.name, one.phone)).collect();
+    assert_eq!(endpoints, [("ana", true), ("carrier", false)]);
+    assert!(!snapshot.partial);
     let Feed::Event { event, .. } = agent.next().await else { panic!("then what was held") };
     assert!(matches!(event.kind, parsers::ami::EventKind::Hangup { .. }));
     assert!(agent.watch.health().connected);
@@ -218,7 +228,7 @@ async fn a_lost_connection_is_told_once_and_made_again() {
             match agent.next().await {
                 Feed::Lost { .. } => break,
                 // The one that was held; never the torn one.
-                Feed::Event { .. } => {}
+                Feed::Event { .. } | Feed::Audit { .. } => {}
                 Feed::Up { .. } => panic!("up before it was lost"),
             }
         }
@@ -248,6 +258,94 @@ async fn a_login_that_breaks_off_leaves_nothing_behind() {
         }
     }
     assert_eq!((hangups, agent.watch.health().behind), (0, 0));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_asterisk_that_boots_is_asked_again_and_is_one_login() {
+    let (listener, mut agent) = start().await;
+    let mut peer = Peer::accept(&listener).await;
+    peer.say("Asterisk Call Manager/11.0.0\r\n").await;
+    peer.serve("QueueStatus", &[]).await;
+    agent.until(|health| health.connected).await;
+    let since = agent.watch.health().since;
+    peer.say("Event: FullyBooted\r\nPrivilege: system,all\r\nStatus: Fully Booted\r\n\r\n").await;
+    // Endpoints are asked for once a login.
+    peer.serve("QueueStatus", &["PJSIPShowEndpoints"]).await;
+    let mut endpoints = Vec::new();
+    while endpoints.len() < 2 {
+        if let Feed::Up { snapshot: Some(snapshot), .. } = agent.next().await {
+            endpoints.push(snapshot.endpoints.is_some());
+        }
+    }
+    assert_eq!(endpoints, [true, false]);
+    let health = agent.watch.health();
+    assert_eq!((health.logins, health.since), (1, since));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn endpoints_that_may_not_be_listed_are_no_fault() {
+    let (listener, mut agent) = start().await;
+    let mut peer = Peer::accept(&listener).await;
+    peer.say("Asterisk Call Manager/11.0.0\r\n").await;
+    peer.serve("QueueStatus", &["PJSIPShowEndpoints"]).await;
+    loop {
+        if let Feed::Up { snapshot: Some(snapshot), .. } = agent.next().await {
+            assert_eq!(snapshot.endpoints, None);
+            break;
+        }
+    }
+    let health = agent.until(|health| health.connected).await;
+    assert_eq!((health.denied, health.error), (Vec::new(), None));
+    agent.stop().await;
+}
+
+/// Every ten minutes; what came before the list's end comes before it, and what came after, after.
+#[tokio::test]
+async fn an_audit_lies_in_the_stream_where_asterisk_wrote_it() {
+    let (listener, mut agent) = start().await;
+    let mut peer = Peer::accept(&listener).await;
+    peer.say("Asterisk Call Manager/11.0.0\r\n").await;
+    peer.serve("QueueStatus", &[]).await;
+    agent.until(|health| health.connected).await;
+    while agent.feed.try_recv().is_some() {}
+    let begun = tokio::time::Instant::now();
+    tokio::time::pause();
+    for items in [1, 2] {
+        let id = loop {
+            let asked = peer.hear().await.unwrap();
+            let get = |key: &str| asked.iter().find(|(k, _)| k == key).unwrap().1.clone();
+            let id = get("ActionID");
+            match get("Action").as_str() {
+                "Ping" => peer.answer("Ping", &id, &[]).await,
+                "CoreShowChannels" => break id,
+                other => panic!("{other}"),
+            }
+        };
+        let list = format!(
+            "Response: Success\r\nActionID: {id}\r\nEventList: start\r\n\r\nEvent: CoreShowChannel\r\nActionID: {id}\r\nChannel: PJSIP/trunk-00000002\r\nChannelState: 6\r\nUniqueid: 1795253688.7\r\nLinkedid: 1795253688.7\r\n\r\nEvent: CoreShowChannelsComplete\r\nActionID: {id}\r\nEventList: Complete\r\nListItems: {items}\r\n\r\n"
+        );
+        peer.say(&format!("{}{list}{}", hangup("1.1"), hangup("1.2"))).await;
+    }
+    let waited = begun.elapsed();
+    assert!(waited >= Duration::from_secs(960) && waited <= Duration::from_secs(1450), "{waited:?}");
+    let mut order = Vec::new();
+    while order.len() < 5 {
+        match agent.next().await {
+            Feed::Event { event, .. } => {
+                let parsers::ami::EventKind::Hangup { channel, .. } = event.kind else { panic!("{event:?}") };
+                order.push(channel.uniqueid.as_str().to_owned());
+            }
+            Feed::Audit { listed, .. } => {
+                order.push(format!("{listed:?}"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // The second list says that it has more items than came: it proves nothing.
+    assert_eq!(order, ["1.1", "[1795253688.7]", "1.2", "1.1", "1.2"]);
+    assert_eq!(agent.watch.health().logins, 1);
     agent.stop().await;
 }
 

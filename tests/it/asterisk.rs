@@ -61,8 +61,7 @@ pub fn pid() -> u32 {
     std::fs::read_to_string(root().join("run/asterisk/asterisk.pid")).unwrap().trim().parse().unwrap()
 }
 
-/// A CLI command that AMI does not allow; whether Asterisk took it.
-pub async fn command(line: &str) -> bool {
+async fn command(line: &str) -> bool {
     let mut asterisk = Command::new("chroot");
     asterisk.arg(root()).args(["asterisk", "-rx", line]);
     asterisk

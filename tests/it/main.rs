@@ -37,5 +37,6 @@ mod sip;
 mod site;
 mod soak;
 mod story;
+mod tracker;
 mod variants;
 mod workers;

@@ -69,7 +69,7 @@ fn group_rows(run: &Run) -> Vec<String> {
 }
 
 /// One start, at most one end, nothing after it, no id twice; and nothing stays in memory.
-fn check_invariants(run: &Run) -> Result<(), TestCaseError> {
+pub fn check_invariants(run: &Run) -> Result<(), TestCaseError> {
     let mut ids = BTreeSet::new();
     let mut ended = BTreeSet::new();
     let mut begun = BTreeSet::new();
@@ -186,14 +186,14 @@ fn recordings(directory: &'static str) -> Vec<&'static (String, Stream)> {
     live().into_iter().filter(|(name, _)| name.starts_with(directory) && !name.contains("z01")).collect()
 }
 
-/// A quick number of cases, unless `PROPTEST_CASES` says another.
-fn proptest_config() -> ProptestConfig {
+/// So many cases, unless `PROPTEST_CASES` says another number.
+pub fn proptest_config(cases: u32) -> ProptestConfig {
     let long = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    if std::env::var_os("PROPTEST_CASES").is_some() { long } else { ProptestConfig { cases: 48, ..long } }
+    if std::env::var_os("PROPTEST_CASES").is_some() { long } else { ProptestConfig { cases, ..long } }
 }
 
 proptest! {
-    #![proptest_config(proptest_config())]
+    #![proptest_config(proptest_config(1_000))]
 
     #[test]
     fn calls_at_the_same_time_do_not_touch_each_other(

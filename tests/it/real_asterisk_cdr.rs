@@ -123,8 +123,9 @@ fn without_cdr_events_creates_come_from_what_was_seen() {
     beside_asterisk_in_share("1", async || {
         let site = Site::open().await;
         let (first, second, missed, third) = ("584140000034", "584140000035", "584140000036", "584140000037");
-        // AMI refuses this one to everybody.
-        assert!(asterisk::command("module unload cdr_manager.so").await);
+        let off = |text: &str| text.replacen("enabled = yes", "enabled = no", 1);
+        let before = asterisk::configure("cdr_manager.conf", off);
+        site.lab.command("module reload cdr_manager.so").await;
         let agent = start(site.loaded(AMI)).await;
         // A CDR might come yet.
         let over = talk(&site, first).await;
@@ -150,8 +151,9 @@ fn without_cdr_events_creates_come_from_what_was_seen() {
             assert!((create.initiated - all[0].at).abs() <= 1, "{create:?}, {all:#?}");
             assert!((2..=4).contains(&create.duration), "{create:?}");
         }
-        // An administrator loads it.
-        assert!(asterisk::command("module load cdr_manager.so").await);
+        // An administrator sees to it.
+        asterisk::configure("cdr_manager.conf", |_| before);
+        site.lab.command("module reload cdr_manager.so").await;
         let over = talk(&site, third).await;
         created_after(&site, third, over, Duration::ZERO, SOON).await;
         pause(3.0).await;

@@ -134,14 +134,14 @@ fn gather(lists: &mut Snapshot, event: &Event) -> bool {
                 did: None,
             });
         }
-        EventKind::Status { channel, variables, .. } => {
+        EventKind::Status { channel, variables, dnid, .. } => {
             let known = lists.channels.iter_mut().find(|one| one.channel.uniqueid == channel.uniqueid);
             let get =
                 |name: &str| variables.iter().find(|(key, _)| &**key == name).map(|(_, value)| value.clone());
             if let Some(known) = known {
                 known.start = get("CDR(start,u)").and_then(|text| Micros::parse(&text));
                 known.answer = get("CDR(answer,u)").and_then(|text| Micros::parse(&text));
-                known.did = get("FROM_DID");
+                known.did = get("FROM_DID").or_else(|| dnid.clone());
             }
         }
         EventKind::BridgeListItem(bridge) => lists.bridges.push(bridge.clone()),
@@ -160,11 +160,13 @@ fn gather(lists: &mut Snapshot, event: &Event) -> bool {
 
 /// A tracker, its journal of objects, and all that it said.
 pub struct Run {
+    config: Config,
     pub tracker: Tracker,
     pub objects: BTreeMap<ObjectKey, Vec<u8>>,
     pub updates: Vec<Update>,
     pub groups: Vec<CdrGroup>,
     pub skipped: Vec<&'static str>,
+    pub resyncs: usize,
     pub now: Micros,
 }
 
@@ -175,11 +177,13 @@ impl Run {
 
     pub fn with(config: &Config) -> Self {
         Self {
+            config: config.clone(),
             tracker: Tracker::new(config),
             objects: BTreeMap::new(),
             updates: Vec::new(),
             groups: Vec::new(),
             skipped: Vec::new(),
+            resyncs: 0,
             now: Micros(0),
         }
     }
@@ -195,8 +199,13 @@ impl Run {
     }
 
     pub fn lose(&mut self, at: Micros) {
+        self.give(at, Input::Lost);
+    }
+
+    /// Any input, at its time.
+    pub fn give(&mut self, at: Micros, input: Input<'_>) {
         self.advance(at);
-        let step = self.tracker.handle(Input::Lost, self.now);
+        let step = self.tracker.handle(input, self.now);
         self.keep(step);
     }
 
@@ -213,7 +222,7 @@ impl Run {
     /// The agent stops and starts again: a tracker from the objects.
     pub fn restart(&mut self) {
         let objects = self.objects.iter().map(|(key, value)| (key.clone(), value.clone()));
-        let (tracker, faults) = Tracker::restore(config(), objects, self.now);
+        let (tracker, faults) = Tracker::restore(&self.config, objects, self.now);
         assert_eq!(faults, Vec::<String>::new());
         self.tracker = tracker;
     }
@@ -231,6 +240,7 @@ impl Run {
         self.updates.extend(step.updates);
         self.groups.extend(step.groups);
         self.skipped.extend(step.skipped);
+        self.resyncs += usize::from(step.resync);
     }
 
     /// Long after the last event.

@@ -163,7 +163,11 @@ fn kind(name: &[u8], message: &Message, own: Block<'_>) -> Option<EventKind> {
             wait: own.number("Wait").unwrap_or(0),
             position: own.number("Position"),
         },
-        b"EndpointList" => EventKind::EndpointList { name: own.text("ObjectName")? },
+        b"EndpointList" => EventKind::EndpointList {
+            name: own.text("ObjectName")?,
+            auths: own.text("Auths"),
+            outbound_auths: own.text("OutboundAuths"),
+        },
         name => list_complete(name, own)?,
     })
 }
@@ -353,6 +357,7 @@ fn status(own: Block<'_>) -> Option<EventKind> {
     Some(EventKind::Status {
         channel: own.channel()?,
         bridge: own.text("BridgeID"),
+        dnid: own.text("DNID"),
         variables: own.all("Variable").filter_map(|value| variable(&value)).filter(known).collect(),
     })
 }

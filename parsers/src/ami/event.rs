@@ -400,6 +400,8 @@ pub enum EventKind {
         channel: Channel,
         /** The bridge it is in. */
         bridge: Option<Arc<str>>,
+        /** `DNID`: what a channel that called us dialled. */
+        dnid: Option<Arc<str>>,
         /** `Variable: name=value`; `(null)` is left out. */
         variables: Vec<(Arc<str>, Arc<str>)>,
     },
@@ -422,6 +424,10 @@ pub enum EventKind {
     EndpointList {
         /** `ObjectName`. */
         name: Arc<str>,
+        /** `Auths`: it proves who it is, as a phone does. */
+        auths: Option<Arc<str>>,
+        /** `OutboundAuths`: we prove who we are, as to a carrier. */
+        outbound_auths: Option<Arc<str>>,
     },
     /// The end of a list (`EventList: Complete` or `cancelled`).
     ListComplete {

@@ -551,8 +551,10 @@ fn list_items_are_read() {
         }
     );
     assert_eq!(
-        kind("Event: EndpointList\nActionID: a\nObjectType: endpoint\nObjectName: 1001\n"),
-        EventKind::EndpointList { name: "1001".into() }
+        kind(
+            "Event: EndpointList\nActionID: a\nObjectType: endpoint\nObjectName: 1001\nAuths: auth1001\nOutboundAuths: \n"
+        ),
+        EventKind::EndpointList { name: "1001".into(), auths: Some("auth1001".into()), outbound_auths: None }
     );
 }
 

@@ -7,7 +7,7 @@ use parsers::Micros;
 use super::support::{DAY, batch, call, now, open, open_small, options, outgoing, route, update};
 use crate::calls::{LegState, Merger, ObjectKey, UpdateBody};
 use crate::journal::{
-    Batch, Counters, Delivery, HistoryFilter, Journal, JournalError, JournalOptions, Settlement,
+    Batch, Counters, Delivery, HistoryFilter, Journal, JournalError, JournalOptions, Payload, Settlement,
 };
 
 fn delivered() -> Settlement {
@@ -140,6 +140,27 @@ async fn dead_letters_wait_for_a_decision_even_when_their_generation_goes() {
     let (journal, _) = open(directory.path());
     assert_eq!(journal.dead(None, 10).await.unwrap().len(), 2);
     assert_eq!(counters(&journal, "desk").await, line);
+}
+
+#[tokio::test]
+async fn a_dead_letter_shows_no_digit_and_is_sent_again_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = open(directory.path());
+    let mut pressed = batch(update(1, 0, LegState::Connected, now()), &["desk"]);
+    let body = r#"{"id":"hq.1.0","digit":"7","digit_by":"caller"}"#.to_owned();
+    let sent = Payload::Webhook { event: "call.dtmf".to_owned(), body };
+    pressed.outbox[0].payload = sent.clone();
+    journal.append(pressed).await.unwrap();
+    let due = take(&journal, "desk", 1).await;
+    let echo = Settlement::Dead { why: "refused".to_owned(), status: Some(400), answer: "no 7".to_owned() };
+    journal.settle(due[0].key, echo, now()).await.unwrap();
+    let letters = journal.dead(None, 10).await.unwrap();
+    let trace = journal.trace(&call(1)).await.unwrap();
+    let Payload::Webhook { body, .. } = &letters[0].payload else { panic!("a webhook") };
+    assert_eq!(body, r#"{"id":"hq.1.0","digit":"*","digit_by":"caller"}"#);
+    assert_eq!((letters[0].answer.as_str(), &trace.deliveries[0].payload), ("", &letters[0].payload));
+    assert_eq!(journal.dead_retry(vec![letters[0].key], now()).await.unwrap(), 1);
+    assert_eq!(take(&journal, "desk", 1).await[0].payload, sent);
 }
 
 #[tokio::test]
