@@ -249,11 +249,12 @@ impl Agent {
 /// # Errors
 /// When it cannot start, or when a part of it ended by itself.
 pub async fn run(config: Config, file: PathBuf) -> Result<(), StartError> {
+    // from the first moment: who sees the socket may send a signal
+    let mut stop = std::pin::pin!(asked_to_stop());
+    let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
     let (mut agent, mut reloads) = Agent::start_asked(config).await?;
     systemd::ready(&summary(&agent.view()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "callpost is running");
-    let mut stop = std::pin::pin!(asked_to_stop());
-    let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
     let failed = loop {
         let asked = async {
             match &mut hangup {
@@ -319,15 +320,17 @@ async fn read_again(agent: &mut Agent, file: &Path) -> Reloaded {
     reloaded
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub async fn asked_to_stop() {
+/// Waits for SIGTERM or SIGINT, those that come before anybody waits included.
+pub fn asked_to_stop() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
 
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else { return std::future::pending().await };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }
 

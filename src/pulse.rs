@@ -12,8 +12,11 @@ use crate::ami::AmiWatch;
 use crate::journal::Journal;
 use crate::{clock, systemd};
 
-/// Between two looks where systemd does not ask for more.
-const EVERY: Duration = Duration::from_secs(10);
+/// Between two looks, where systemd does not ask for more.
+const EVERY: Duration = Duration::from_secs(5);
+/// What a request through the journal's thread may take, where systemd sets no limit: a disk may
+/// stall for a while, and a restart would not make it faster.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Pings come every 20 s: three missed, and the session should long have ended itself.
 const CONNECTED_PATIENCE: i64 = 70;
 /// Without a session one attempt follows another; one takes no longer than all its steps together.
@@ -43,7 +46,11 @@ impl Default for Pulse {
 
 /// Feels the pulse until told to stop, and feeds systemd's watchdog while there is one.
 pub async fn watch(journal: Journal, ami: AmiWatch, told: watch::Sender<Pulse>, stop: CancellationToken) {
-    let every = systemd::watchdog_every().unwrap_or(EVERY).min(EVERY);
+    // a look and its patience together stay below the limit
+    let (every, patience) = match systemd::watchdog_limit() {
+        Some(limit) => ((limit / 6).min(EVERY), limit * 2 / 3),
+        None => (EVERY, PATIENCE),
+    };
     let look = || {
         let health = ami.health();
         // without [ami] there is nothing to read
@@ -58,12 +65,12 @@ pub async fn watch(journal: Journal, ami: AmiWatch, told: watch::Sender<Pulse>, 
         told.send_replace(pulse);
     };
     let journal = &journal;
-    feel(every, || journal.round_trip(), look, feed, stop).await;
+    feel((every, patience), || journal.round_trip(), look, feed, stop).await;
 }
 
 /// The loop, with what it feels and feeds passed in.
 async fn feel<F: Future<Output = Result<(), E>>, E>(
-    every: Duration,
+    (every, patience): (Duration, Duration),
     round_trip: impl Fn() -> F,
     look: impl Fn() -> Option<(u64, bool)>,
     feed: impl Fn(Pulse),
@@ -71,7 +78,7 @@ async fn feel<F: Future<Output = Result<(), E>>, E>(
 ) {
     let mut reader = Reader::new(clock::now());
     loop {
-        let journal = matches!(timeout(every, round_trip()).await, Ok(Ok(())));
+        let journal = matches!(timeout(patience, round_trip()).await, Ok(Ok(())));
         if stop.is_cancelled() {
             return;
         }
@@ -149,7 +156,7 @@ mod tests {
         let fed = AtomicU64::new(0);
         let stop = CancellationToken::new();
         let feel = feel(
-            Duration::from_secs(10),
+            (Duration::from_secs(5), Duration::from_secs(20)),
             || async {
                 sleep(answers_after).await;
                 answer
@@ -167,9 +174,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_journal_that_answers_late_still_feeds_and_one_that_hangs_or_is_gone_does_not() {
         let prompt = meals(Duration::ZERO, Ok(())).await;
-        assert!((359..=361).contains(&prompt), "{prompt}");
-        let late = meals(Duration::from_secs(9), Ok(())).await;
-        assert!((185..=190).contains(&late), "{late}: every 19 s, well within a limit of 30 s");
+        assert!((719..=721).contains(&prompt), "{prompt}");
+        let late = meals(Duration::from_secs(19), Ok(())).await;
+        assert!((149..=151).contains(&late), "{late}: every 24 s, within a limit of 30 s");
         assert_eq!(meals(Duration::from_secs(100_000), Ok(())).await, 0);
         assert_eq!(meals(Duration::ZERO, Err(())).await, 0);
     }

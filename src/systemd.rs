@@ -34,9 +34,9 @@ pub fn alive() {
     tell(&[NotifyState::Watchdog]);
 }
 
-/// How often [`alive`] is wanted: a third of systemd's limit.
-pub fn watchdog_every() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|limit| limit / 3)
+/// Without [`alive`] for so long, systemd ends the process and starts it anew.
+pub fn watchdog_limit() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
 }
 
 fn tell(states: &[NotifyState<'_>]) {

@@ -2,11 +2,13 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::dead::{DeadDone, DeadPage, DeadQuery};
 use super::past::{CallName, CallTrace, LegsQuery};
@@ -17,6 +19,8 @@ use crate::journal::{LegRecord, Selection};
 
 /// One answer's size. A status is a few KiB, a leg 1 KiB, and a long trace a few MiB.
 const MAX_ANSWER: u64 = 64 << 20;
+/// A status takes milliseconds; an agent that hangs is to be told from one that is busy.
+const STATUS_WITHIN: Duration = Duration::from_secs(10);
 /// One line of a stream.
 const MAX_LINE: u64 = 64 << 10;
 
@@ -63,7 +67,13 @@ impl Client {
     /// # Errors
     /// When none runs, or it may not be asked.
     pub async fn status(&self) -> Result<AgentStatus, ClientError> {
-        self.value("/status").await
+        match timeout(STATUS_WITHIN, self.value("/status")).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.failed(format!(
+                "nothing for {} s: it hangs; see its log, then `systemctl restart callpost`",
+                STATUS_WITHIN.as_secs()
+            ))),
+        }
     }
 
     /// Asks for the configuration to be read again.

@@ -39,11 +39,11 @@ fn ami(text: &mut Text, status: &AgentStatus) {
         .add(&[], ami.logins.saturating_sub(1));
     text.gauge("callpost_ami_behind_bytes", "Events in memory that are not journalled yet.")
         .add(&[], ami.behind);
-    text.histogram("callpost_ami_lag_seconds", "From an event's arrival to the journal's disk.").times(
-        &[],
-        &status.ingest.lag,
-        buckets::QUICK,
-    );
+    text.histogram(
+        "callpost_ami_lag_seconds",
+        "From the arrival of an event that something is sent for to the journal's disk.",
+    )
+    .times(&[], &status.ingest.lag, buckets::QUICK);
     text.counter("callpost_call_events_total", "Events that a call was concerned by.")
         .add(&[], status.ingest.events);
     text.counter("callpost_call_updates_total", "Changes of calls journalled.")
@@ -74,7 +74,17 @@ fn journal(text: &mut Text, status: &AgentStatus) {
     )
     .add(&[], journal.quarantined);
     text.counter(
+        "callpost_journal_gaps_total",
+        "Times in which the journal took nothing, since it was made.",
+    )
+    .add(&[], journal.gaps);
+    text.counter(
         "callpost_journal_gap_records_total",
+        "Records refused in those times; whoever offered them may have offered them again.",
+    )
+    .add(&[], journal.gap_records);
+    text.counter(
+        "callpost_journal_lost_records_total",
         "Acknowledged records found missing after damage, since the start.",
     )
     .add(&[], journal.lost);

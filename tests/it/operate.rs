@@ -369,7 +369,7 @@ fn systemd_is_told_ready_alive_and_stopping() {
     assert_eq!(agent.code(), Some(0));
 }
 
-/// An agent whose journal's thread hangs: systemd is to restart it.
+/// An agent that does not move: systemd is to restart it.
 #[test]
 fn a_stopped_process_starves_the_watchdog() {
     let site = site("[journal]\ndirectory = 'journal'\n[api]\nsocket = 'agent.sock'\n");
@@ -398,6 +398,19 @@ fn a_stopped_process_starves_the_watchdog() {
     assert!(fed(Duration::from_secs(30)));
 }
 
+#[test]
+fn an_agent_that_hangs_is_told_from_none() {
+    let site = site("[journal]\ndirectory = 'journal'\n[api]\nsocket = 'agent.sock'\n");
+    let agent = agent(&site);
+    agent.signal("-STOP");
+    let output = run(site.path(), &["status"]);
+    agent.signal("-CONT");
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(&output.stderr);
+    assert!(error.contains("nothing for 10 s: it hangs") && error.contains("systemctl restart"), "{error}");
+    stop(agent);
+}
+
 /// As the user `nobody`; needs root to become it.
 fn as_nobody(program: &Path, site: &Path, arguments: &[&str]) -> std::process::Output {
     let mut command = Command::new(program);
@@ -406,6 +419,7 @@ fn as_nobody(program: &Path, site: &Path, arguments: &[&str]) -> std::process::O
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stderr, reason = "who runs it should know what was not tried")]
 async fn who_may_not_ask_is_told_which_group_may_and_the_journal_stays_closed() {
     if !Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n") {
         eprintln!("skipped: only root can try this as another user");
