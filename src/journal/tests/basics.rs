@@ -399,3 +399,55 @@ async fn a_record_too_large_is_refused_and_nothing_of_its_batch_counts() {
     journal.append(Batch { outbox: both, ..Batch::default() }).await.unwrap();
     assert_eq!(take(&journal, "crm", 5).await.len(), 2, "without order nothing waits");
 }
+
+#[tokio::test]
+async fn a_settlement_that_may_wait_goes_with_the_next_commit_or_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = open(directory.path());
+    let commits = async || journal.status().await.unwrap().commits;
+    let append = |number, n| journal.append(batch(update(number, n, LegState::Ringing, now()), &["desk"]));
+    append(1, 0).await.unwrap();
+    let first = take(&journal, "desk", 5).await.remove(0).key;
+    let before = commits().await;
+    let (settled, appended) = tokio::join!(journal.settle_soon(first, delivered(), now()), append(2, 0));
+    (settled.unwrap(), appended.unwrap());
+    assert_eq!(commits().await, before + 1, "both in one");
+
+    let second = take(&journal, "desk", 5).await.remove(0).key;
+    journal.settle_soon(second, delivered(), now()).await.unwrap();
+    assert_eq!(commits().await, before + 2, "nothing else came");
+    assert_eq!(counters(&journal, "desk").await.pending, 0);
+
+    append(3, 0).await.unwrap();
+    append(3, 1).await.unwrap();
+    let (third, waiting) = (take(&journal, "desk", 5).await.remove(0).key, take(&journal, "desk", 5).await);
+    assert!(waiting.is_empty(), "it comes after the third");
+    journal.settle_soon(third, delivered(), now()).await.unwrap();
+    assert_eq!(take(&journal, "desk", 5).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_makes_no_record_is_answered_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = open(directory.path());
+    journal.append(Batch::default()).await.unwrap();
+    journal.append(Batch { ended: vec![call(1)], ..Batch::default() }).await.unwrap();
+    let skipped = vec![(route("crm"), "too short".to_owned())];
+    journal.append(Batch { skipped, ..Batch::default() }).await.unwrap();
+}
+
+#[tokio::test]
+async fn messages_of_one_call_come_back_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = open(directory.path());
+    let mut all = Batch::default();
+    for n in 0..300 {
+        let mut one = batch(update(n % 2, n, LegState::Ringing, now()), &[]);
+        one.messages[0].message.at = Micros(i64::try_from(n).unwrap());
+        one.messages[0].message.headers.push(("CallerIDName".to_owned(), "é".repeat(200)));
+        all.messages.append(&mut one.messages);
+    }
+    let expected: Vec<_> = all.messages.iter().step_by(2).map(|traced| traced.message.clone()).collect();
+    journal.append(all).await.unwrap();
+    assert_eq!(journal.trace(&call(0)).await.unwrap().messages, expected);
+}
