@@ -410,7 +410,8 @@ async fn a_settlement_that_may_wait_goes_with_the_next_commit_or_alone() {
     let first = take(&journal, "desk", 5).await.remove(0).key;
     let before = commits().await;
     let (settled, appended) = tokio::join!(journal.settle_soon(first, delivered(), now()), append(2, 0));
-    (settled.unwrap(), appended.unwrap());
+    settled.unwrap();
+    appended.unwrap();
     assert_eq!(commits().await, before + 1, "both in one");
 
     let second = take(&journal, "desk", 5).await.remove(0).key;

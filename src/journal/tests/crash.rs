@@ -143,7 +143,7 @@ impl Talk {
 
     /// Mostly so long from its first word that something is on disk; now and then from its start.
     pub(super) fn let_live(&self, round: u64, life: Duration) {
-        if round % 5 > 0 {
+        if !round.is_multiple_of(5) {
             let _ = self.acknowledged.recv_timeout(Duration::from_secs(10));
         }
         std::thread::sleep(life);
