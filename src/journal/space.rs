@@ -14,8 +14,10 @@ const BALLAST: u64 = 32 << 20;
 const GENERATION: u64 = 256 << 20;
 /// … and at least: sled writes in segments of half a megabyte.
 const LEAST_GENERATION: u64 = 2 << 20;
-/// How often it is measured while commits go on.
+/// How often it is measured while commits go on, unless much is written meanwhile.
 const EVERY: Duration = Duration::from_millis(250);
+/// Bytes on disk for each byte of a payload, until measured again (`delivery.md` 4.1).
+const AMPLIFICATION: u64 = 6;
 
 /// The journal's room.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Space {
     /// Of the whole disk, bytes.
     disk: u64,
     measured: Option<Instant>,
+    /// Bytes of payload since then.
+    written: u64,
     /// Bytes that the outbox and the rest take.
     pub(super) used: u64,
     /// Bytes the disk has left.
@@ -43,6 +47,7 @@ impl Space {
             max,
             disk,
             measured: None,
+            written: 0,
             used: 0,
             available: u64::MAX,
             pressed: false,
@@ -62,10 +67,12 @@ impl Space {
     /// Measures, unless it was just done. `history`: what lies outside the outbox, as the history's
     /// thread last found it. Answers whether it measured.
     pub(super) fn measure(&mut self, history: u64) -> bool {
-        if self.measured.is_some_and(|at| at.elapsed() < EVERY) {
+        let much = self.growth() > self.max / 128;
+        if self.measured.is_some_and(|at| at.elapsed() < EVERY && !much) {
             return false;
         }
         self.measured = Some(Instant::now());
+        self.written = 0;
         let ballast = if self.ballast { self.ballast_size() } else { 0 };
         self.used = disk_use(&self.directory.join("outbox")) + history + ballast;
         if let Ok(stat) = statvfs(&self.directory) {
@@ -81,6 +88,16 @@ impl Space {
         true
     }
 
+    /// A batch with so many bytes of payload is being written.
+    pub(super) fn wrote(&mut self, bytes: usize) {
+        self.written = self.written.saturating_add(bytes as u64);
+    }
+
+    /// What was written since it was measured may take on disk.
+    fn growth(&self) -> u64 {
+        self.written.saturating_mul(AMPLIFICATION)
+    }
+
     /// Measures with the next occasion.
     pub(super) fn changed(&mut self) {
         self.measured = None;
@@ -93,7 +110,7 @@ impl Space {
 
     /// Why nothing may be appended now, if so.
     pub(super) fn refuses(&self) -> Option<String> {
-        if self.used > self.max - self.max / 32 {
+        if self.used.saturating_add(self.growth()) > self.max - self.max / 32 {
             return Some(format!(
                 "it is at its limit, [journal] max_size = {} bytes, and nothing more may be given up",
                 self.max

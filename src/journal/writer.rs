@@ -237,6 +237,7 @@ impl Writer {
                 group.appends += batch.records;
                 group.records += batch.records;
                 group.bytes += batch.bytes;
+                self.space.wrote(batch.bytes);
                 group.replies.push(reply);
                 self.stage(group, |writer, group| writer.stage_append(*batch, group));
             }

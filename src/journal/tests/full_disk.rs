@@ -49,20 +49,22 @@ async fn a_full_disk_costs_nothing_that_was_acknowledged() {
     let foreign = disk.0.path().join("foreign");
     std::fs::write(&foreign, vec![1; 40 << 20]).unwrap();
     let (journal, _) = open(&disk.0.path().join("journal"));
-    let mut acknowledged = 0;
-    let refused = loop {
-        match journal.append(creates(acknowledged)).await {
+    let (mut tried, mut acknowledged) = (0, 0);
+    // what it tidies up itself may give it room again, for a while
+    loop {
+        tried += 1;
+        assert!(tried < 1_000_000, "the disk does not fill");
+        match journal.append(creates(tried)).await {
             Ok(()) => acknowledged += 1,
-            Err(error) => break error,
+            Err(JournalError::Io { .. }) if journal.status().await.unwrap().fault.is_some() => break,
+            Err(JournalError::Io { .. }) => {}
+            Err(error) => panic!("{error:?}"),
         }
-        assert!(acknowledged < 1_000_000, "the disk does not fill");
-    };
-    assert!(matches!(refused, JournalError::Io { .. }), "{refused:?}");
+    }
     journal.round_trip().await.unwrap();
-    assert!(journal.status().await.unwrap().fault.is_some());
     for _ in 0..20 {
         // whoever tries again and again changes nothing
-        let _ = journal.append(creates(u64::MAX >> 13)).await;
+        let _ = journal.append(batch(update(u64::MAX >> 13, 0, LegState::Hangup, now()), &["other"])).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
@@ -78,9 +80,10 @@ async fn a_full_disk_costs_nothing_that_was_acknowledged() {
     };
     let delivered = drain(&journal, "crm").await.len() as u64;
     // the refused ones may be on disk all the same
-    assert!((acknowledged..acknowledged + 3).contains(&delivered), "{delivered} of {acknowledged}");
+    assert!((acknowledged..=tried + 1).contains(&delivered), "{delivered} of {acknowledged}");
     let status = journal.status().await.unwrap();
-    assert_eq!((status.fault.as_deref(), status.gaps), (None, 1), "{status:?}");
+    assert_eq!(status.fault, None, "{status:?}");
+    assert!(status.gaps > 0, "{status:?}");
     assert!(status.gap_records > 0);
     println!("{acknowledged} acknowledged before the disk was full, writing again after {took:?}");
     journal.close().await;
