@@ -2,7 +2,7 @@
 //! acknowledged unless it says what it gave up, and goes on by itself once there is room. The first
 //! needs a small file system of its own, which root can mount.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::path::Path;
