@@ -8,6 +8,9 @@ use sha2::{Digest, Sha256};
 
 use super::call::{Call, Owed};
 
+/// What was written before a kill may be read this much later, milliseconds.
+const READ_LATE: u32 = 2_000;
+
 /// Of what is wrong so much is shown.
 const KEPT_FAULTS: usize = 20;
 
@@ -337,7 +340,8 @@ impl Ledger {
         self.check_surprises(&mut faults);
         let mut by_kill: HashMap<u32, usize> = HashMap::new();
         for (route, id, first, again) in &self.again {
-            match self.kills.iter().copied().filter(|kill| first <= kill && kill <= again).max() {
+            let by = |kill: &u32| *first <= kill + READ_LATE && kill <= again;
+            match self.kills.iter().copied().filter(by).max() {
                 Some(kill) => *by_kill.entry(kill).or_default() += 1,
                 None => faults.push(format!(
                     "doubled without a kill: {} {id}, at {first} and {again} ms",
