@@ -420,8 +420,7 @@ fn date(text: &str) -> Result<Date, String> {
 }
 
 fn letters(text: &str) -> Result<usize, String> {
-    let limit = text.parse::<usize>().map_err(|_| "not a number".to_owned())?;
-    if (1..=MOST_LETTERS).contains(&limit) { Ok(limit) } else { Err(format!("not from 1 to {MOST_LETTERS}")) }
+    up_to(MOST_LETTERS, text)
 }
 
 fn ago(text: &str) -> Result<Duration, String> {
@@ -429,8 +428,12 @@ fn ago(text: &str) -> Result<Duration, String> {
 }
 
 fn limit(text: &str) -> Result<usize, String> {
+    up_to(MOST_LEGS, text)
+}
+
+fn up_to(most: usize, text: &str) -> Result<usize, String> {
     let limit = text.parse::<usize>().map_err(|_| "not a number".to_owned())?;
-    if (1..=MOST_LEGS).contains(&limit) { Ok(limit) } else { Err(format!("not from 1 to {MOST_LEGS}")) }
+    if (1..=most).contains(&limit) { Ok(limit) } else { Err(format!("not from 1 to {most}")) }
 }
 
 fn field(text: &str) -> Result<(String, String), String> {

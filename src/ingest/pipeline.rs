@@ -48,7 +48,7 @@ pub struct IngestHealth {
     pub lag_p50: u64,
     /// The 99th percentile.
     pub lag_p99: u64,
-    /// From an event's arrival to the disk, all since the start.
+    /// These times, all since the start.
     #[serde(default)]
     pub lag: Histogram,
     /// Events of the last minute; [`AgentStatus`](crate::api::AgentStatus) tells the count.

@@ -163,15 +163,12 @@ impl Writer {
         }
         for (number, letter) in &letters {
             let Some(route) = self.book.routes.number(&letter.route) else { continue };
-            staged.remove(*number, key::dead(letter.key));
-            let counters = &mut self.book.count(&mut staged, *number, route).counters;
-            counters.dead = counters.dead.saturating_sub(1);
-            match again {
-                Some(_) => counters.accepted = counters.accepted.saturating_sub(1),
-                None => {
-                    counters.dropped += 1;
-                    self.book.skip_dropped(&mut staged, route, "dead letter dropped", 1);
-                }
+            let (book, at) = (&mut self.book, letter.key);
+            if again.is_some() {
+                let counters = outbox::take_letter_out(book, &mut staged, *number, route, at);
+                counters.accepted = counters.accepted.saturating_sub(1);
+            } else {
+                outbox::drop_letter(book, &mut staged, *number, route, at, "dead letter dropped");
             }
             routes.push(route);
         }

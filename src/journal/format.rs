@@ -305,6 +305,11 @@ pub(super) mod key {
     /// Longest number that is indexed; longer ones are cut.
     const NUMBER_CAP: usize = 64;
 
+    /// The first key behind this one.
+    pub(in crate::journal) fn behind(key: &[u8]) -> Vec<u8> {
+        [key, &[0]].concat()
+    }
+
     fn join(prefix: u8, parts: &[&[u8]]) -> Vec<u8> {
         let mut out = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
         out.push(prefix);

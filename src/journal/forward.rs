@@ -56,7 +56,7 @@ impl Writer {
         loop {
             let (waiting, last) = read(&store, &from).map_err(|fault| (number, fault))?;
             let Some(last) = last else { break };
-            from = [last.as_slice(), &[0]].concat();
+            from = key::behind(&last);
             let group = self.forward_group(number, &store, waiting, &decide)?;
             done.moved += group.moved;
             done.dropped += group.dropped;
@@ -93,12 +93,8 @@ impl Writer {
             if fate == Fate::Stays {
                 continue;
             }
-            staged.remove(number, key::pending(route, at));
-            if let Some(state) = state.filter(|state| state.next > 0) {
-                staged.remove(number, key::due(route, state.next, at));
-            }
-            let counters = &mut self.book.count(&mut staged, number, route).counters;
-            counters.leave();
+            let next = state.map_or(0, |state| state.next);
+            let counters = outbox::take_out(&mut self.book, &mut staged, number, route, at, next);
             match (fate, state, entry) {
                 (Fate::Moved, Some(state), Some(found)) => {
                     counters.accepted = counters.accepted.saturating_sub(1);
@@ -204,18 +200,14 @@ impl Writer {
         loop {
             let (waiting, last) = read(&store, &from).map_err(|fault| (number, fault))?;
             let Some(last) = last else { return Ok(()) };
-            from = [last.as_slice(), &[0]].concat();
+            from = key::behind(&last);
             let mut staged = Staged::default();
             for Waiting { route, at, state } in waiting {
                 if !there.contains(&key::pending(route, at)).map_err(|fault| (home, fault))? {
                     continue;
                 }
-                staged.remove(number, key::pending(route, at));
-                if let Some(state) = state.filter(|state| state.next > 0) {
-                    staged.remove(number, key::due(route, state.next, at));
-                }
-                let counters = &mut self.book.count(&mut staged, number, route).counters;
-                counters.leave();
+                let next = state.map_or(0, |state| state.next);
+                let counters = outbox::take_out(&mut self.book, &mut staged, number, route, at, next);
                 counters.accepted = counters.accepted.saturating_sub(1);
             }
             self.write(&mut staged)?;

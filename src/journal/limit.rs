@@ -8,7 +8,6 @@ use parsers::Micros;
 
 use super::answer::Faulty;
 use super::book::Generation;
-use super::format::key;
 use super::forward::{Fate, Moved};
 use super::history::Job;
 use super::outbox;
@@ -157,11 +156,8 @@ impl Writer {
             let mut staged = Staged::default();
             for letter in &letters {
                 let route = self.book.routes.number(&letter.route).unwrap_or(0);
-                staged.remove(number, key::dead(letter.key));
-                let counters = &mut self.book.count(&mut staged, number, route).counters;
-                counters.dead = counters.dead.saturating_sub(1);
-                counters.dropped += 1;
-                self.book.skip_dropped(&mut staged, route, Class::Dead.reason(), 1);
+                let reason = Class::Dead.reason();
+                outbox::drop_letter(&mut self.book, &mut staged, number, route, letter.key, reason);
             }
             self.write(&mut staged)?;
             dropped += letters.len() as u64;

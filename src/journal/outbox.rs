@@ -9,7 +9,7 @@ use super::encode::{Entry, PreparedEntry, StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{Damaged, Pending, decode_before, encode_before, key, kind};
 use super::staged::Staged;
-use super::types::{DeadLetter, DeliveryKey, Settlement};
+use super::types::{Counters, DeadLetter, DeliveryKey, Settlement};
 
 /// What workers hold now; it dies with the process.
 pub(super) type Leases = HashMap<DeliveryKey, Lease>;
@@ -46,18 +46,16 @@ pub(super) fn settle(
     let generation = book.home(at);
     let costs = !matches!(settlement, Settlement::Retry { costs: false, .. } | Settlement::Released);
     state.attempts = state.attempts.saturating_add(u32::from(costs));
-    unschedule(staged, generation, at, lease);
     let outcome = StoredOutcome { at: now.0, attempts: state.attempts, settlement: settlement.clone() };
     put_json(staged, generation, key::delivery(state.call, kind::OUTCOME, at), &outcome)?;
     if let Settlement::Retry { at: next, .. } = settlement {
+        unschedule(staged, generation, route, at, lease.state.next);
         state.next = next.0.max(1);
         staged.put(generation, key::pending(route, at), &state.encode());
         staged.put(generation, key::due(route, state.next, at), &encode_before(state.before));
         return Ok(Settled::Again(state.next));
     }
-    staged.remove(generation, key::pending(route, at));
-    let counters = &mut book.count(staged, generation, route).counters;
-    counters.leave();
+    let counters = take_out(book, staged, generation, route, at, lease.state.next);
     match settlement {
         Settlement::Delivered { .. } => counters.delivered += 1,
         Settlement::Refused { .. } => counters.refused += 1,
@@ -90,19 +88,58 @@ pub(super) fn settle(
 pub(super) fn give_up(book: &mut Book, staged: &mut Staged, at: DeliveryKey, lease: &Lease) {
     let route = lease.route;
     let generation = book.home(at);
-    unschedule(staged, generation, at, lease);
-    staged.remove(generation, key::pending(route, at));
-    let counters = &mut book.count(staged, generation, route).counters;
-    counters.leave();
-    counters.dropped += 1;
+    take_out(book, staged, generation, route, at, lease.state.next).dropped += 1;
     book.skip_dropped(staged, route, "record damaged", 1);
 }
 
+/// A delivery waits no longer in this generation. The caller counts what became of it.
+pub(super) fn take_out<'b>(
+    book: &'b mut Book,
+    staged: &mut Staged,
+    generation: u64,
+    route: u16,
+    at: DeliveryKey,
+    next: i64,
+) -> &'b mut Counters {
+    unschedule(staged, generation, route, at, next);
+    staged.remove(generation, key::pending(route, at));
+    let counters = &mut book.count(staged, generation, route).counters;
+    counters.leave();
+    counters
+}
+
 /// Only what was tried stands in the schedule.
-fn unschedule(staged: &mut Staged, generation: u64, at: DeliveryKey, lease: &Lease) {
-    if lease.state.next > 0 {
-        staged.remove(generation, key::due(lease.route, lease.state.next, at));
+fn unschedule(staged: &mut Staged, generation: u64, route: u16, at: DeliveryKey, next: i64) {
+    if next > 0 {
+        staged.remove(generation, key::due(route, next, at));
     }
+}
+
+/// A dead letter is given up, for this reason.
+pub(super) fn drop_letter(
+    book: &mut Book,
+    staged: &mut Staged,
+    generation: u64,
+    route: u16,
+    at: DeliveryKey,
+    reason: &str,
+) {
+    take_letter_out(book, staged, generation, route, at).dropped += 1;
+    book.skip_dropped(staged, route, reason, 1);
+}
+
+/// A dead letter leaves its generation. The caller counts what became of it.
+pub(super) fn take_letter_out<'b>(
+    book: &'b mut Book,
+    staged: &mut Staged,
+    generation: u64,
+    route: u16,
+    at: DeliveryKey,
+) -> &'b mut Counters {
+    staged.remove(generation, key::dead(at));
+    let counters = &mut book.count(staged, generation, route).counters;
+    counters.dead = counters.dead.saturating_sub(1);
+    counters
 }
 
 /// A delivery's record; `None` when it is damaged or gone.
@@ -136,7 +173,7 @@ pub(super) fn dead_letters(
     after: Option<DeliveryKey>,
     mut visit: impl FnMut(DeadLetter) -> bool,
 ) -> Result<(), Fault> {
-    let from = after.map_or_else(|| vec![key::DEAD], |at| [key::dead(at).as_slice(), &[0]].concat());
+    let from = after.map_or_else(|| vec![key::DEAD], |at| key::behind(&key::dead(at)));
     store.range(&from, &[key::DEAD + 1], |_, payload| {
         payload.ok().and_then(|payload| read_letter(&payload)).is_none_or(&mut visit)
     })

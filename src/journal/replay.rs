@@ -139,6 +139,15 @@ pub(super) fn page(historian: &mut Historian, what: &Selection, from: Option<Pla
     Ok(page)
 }
 
+/// Behind which key a store is read, from none on where empty; `None`: it was read before.
+fn after<T: Ord>(from: Option<&(T, Vec<u8>)>, store: &T) -> Option<Vec<u8>> {
+    match from {
+        Some((first, _)) if store < first => None,
+        Some((first, after)) if store == first => Some(after.clone()),
+        Some(_) | None => Some(Vec::new()),
+    }
+}
+
 fn read_days(
     historian: &mut Historian,
     what: &Selection,
@@ -148,11 +157,7 @@ fn read_days(
     // a call is imported after it began, never before
     let last = what.to.map(|to| day_of(Micros(to.0.saturating_add(SLACK))));
     for day in historian.days.list()? {
-        let after = match &from {
-            Some((first, _)) if day < *first => continue,
-            Some((first, after)) if day == *first => after.clone(),
-            Some(_) | None => Vec::new(),
-        };
+        let Some(after) = after(from.as_ref(), &day) else { continue };
         if last.as_ref().is_some_and(|last| day > *last) {
             continue;
         }
@@ -182,7 +187,7 @@ fn read_day(
 ) -> Result<Option<Vec<u8>>, Fault> {
     let mut read = 0;
     let mut more = None;
-    let from = if after.is_empty() { vec![key::CALL] } else { [after, &[0]].concat() };
+    let from = if after.is_empty() { vec![key::CALL] } else { key::behind(after) };
     store.range(&from, &[key::CALL + 1], |key, payload| {
         read += 1;
         if let (Some(call), Ok(payload)) = (call_of_run(key), payload) {
@@ -213,11 +218,7 @@ fn read_generations(
     page: &mut Page,
 ) -> Result<(), Fault> {
     for (number, created) in historian.shared.pool.listed() {
-        let after = match &from {
-            Some((first, _)) if number < *first => continue,
-            Some((first, after)) if number == *first => after.clone(),
-            Some(_) | None => Vec::new(),
-        };
+        let Some(after) = after(from.as_ref(), &number) else { continue };
         if what.to.is_some_and(|to| to.0.saturating_add(SLACK) < created) {
             continue;
         }
@@ -242,7 +243,7 @@ fn read_generation(
     let mut read = 0;
     let mut more = None;
     let mut found = Vec::new();
-    let from = if after.is_empty() { vec![key::RECORD] } else { [after, &[0]].concat() };
+    let from = if after.is_empty() { vec![key::RECORD] } else { key::behind(after) };
     store.range(&from, &[key::RECORD + 1], |key, payload| {
         read += 1;
         if key.get(9) == Some(&kind::ENTRY)
