@@ -25,6 +25,7 @@ mod operate;
 mod operate_http;
 mod options;
 mod oracle;
+mod outage;
 mod promises;
 mod real_asterisk;
 mod real_asterisk_cdr;
