@@ -327,15 +327,15 @@ impl Worker {
         stop: &CancellationToken,
     ) {
         let answered = match step {
-            Step::Settled(key) => {
-                if let Some(attempt) = flights.landed(key) {
+            Step::Settled(flight) => {
+                if let Some(attempt) = flights.landed(flight) {
                     lanes.ended(attempt.lane);
                 }
                 return;
             }
             Step::Answered(answered) => answered,
         };
-        let Answered { delivery, attempt, outcome } = *answered;
+        let Answered { flight, delivery, attempt, outcome } = *answered;
         let now = self.clock.now();
         let before = gate.health();
         let settlement = gate.ended(attempt, &outcome, now, chance());
@@ -345,7 +345,7 @@ impl Worker {
         }
         // with more to come, what frees a place does not wait
         let patient = lanes.is_quiet(Lane::Live) && lanes.is_quiet(Lane::History);
-        flights.settle(self.journal.clone(), delivery.key, settlement, now, patient, stop.clone());
+        flights.settle(flight, self.journal.clone(), settlement, now, patient, stop.clone());
     }
 
     /// Stores the gate's state where it changed, and tells how the route fares.
