@@ -80,6 +80,8 @@ impl Writer {
             }
             #[cfg(test)]
             Command::Forward(reply) => self.reply(reply, Self::forward_oldest),
+            #[cfg(test)]
+            Command::Stragglers(now, reply) => self.reply(reply, |writer| writer.move_stragglers(now)),
             Command::Append(..)
             | Command::Settle(..)
             | Command::SetNote(..)

@@ -65,6 +65,9 @@ pub(super) enum Command {
     /// Empties the oldest sealed generation.
     #[cfg(test)]
     Forward(Reply<()>),
+    /// As `Tick` at that time.
+    #[cfg(test)]
+    Stragglers(i64, Reply<()>),
     Close(Reply<()>),
 }
 

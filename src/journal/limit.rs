@@ -159,9 +159,15 @@ impl Writer {
             }
             let mut staged = Staged::default();
             for letter in &letters {
-                let route = self.book.routes.number(&letter.route).unwrap_or(0);
                 let reason = Class::Dead.reason();
-                outbox::drop_letter(&mut self.book, &mut staged, number, route, letter.key, reason);
+                match self.book.routes.number(&letter.route) {
+                    Some(route) => {
+                        outbox::drop_letter(&mut self.book, &mut staged, number, route, letter.key, reason);
+                    }
+                    // its route's name is lost: it is counted with its generation, as one that cannot
+                    // be read
+                    None => staged.remove(number, super::format::key::dead(letter.key)),
+                }
             }
             self.write(&mut staged)?;
             dropped += letters.len() as u64;

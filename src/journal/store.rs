@@ -257,6 +257,12 @@ impl Journal {
         self.ask(Command::Forward).await
     }
 
+    /// What is done at this time with generations of which little is left.
+    #[cfg(test)]
+    pub(super) async fn stragglers(&self, now: Micros) -> Result<(), JournalError> {
+        self.ask(|reply| Command::Stragglers(now.0, reply)).await
+    }
+
     /// Ends the threads once what waits is on disk; later calls answer `Closed`.
     pub async fn close(&self) {
         // closed already is closed

@@ -89,7 +89,7 @@ pub(super) struct Writer {
     /// The history could not be written; not before this time again.
     archive_after: Option<Instant>,
     historian: Option<JoinHandle<()>>,
-    witness: WitnessFile,
+    pub(super) witness: WitnessFile,
     lock: Lock,
 }
 
@@ -291,7 +291,7 @@ impl Writer {
             | Command::Tick
             | Command::Close(_)) => later.push(other),
             #[cfg(test)]
-            other @ Command::Forward(_) => later.push(other),
+            other @ (Command::Forward(_) | Command::Stragglers(..)) => later.push(other),
         }
     }
 
