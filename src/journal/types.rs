@@ -15,6 +15,32 @@ use crate::metrics::Histogram;
 #[serde(transparent)]
 pub struct RouteId(pub Arc<str>);
 
+impl RouteId {
+    /// The low lane of a NiMbox route, for its history: a route of its own in the journal. Configured
+    /// names cannot hold the slash.
+    pub fn history(&self) -> Self {
+        Self(format!("{}{HISTORY}", self.sink().0).into())
+    }
+
+    /// The route as configured, whose sink serves both lanes.
+    pub fn sink(&self) -> Self {
+        self.0.strip_suffix(HISTORY).map_or_else(|| self.clone(), |sink| Self(sink.into()))
+    }
+
+    /// Whether it is a low lane.
+    pub fn is_history(&self) -> bool {
+        self.0.ends_with(HISTORY)
+    }
+
+    /// Whether a delivery on that route is meant where this one is named: a sink means both lanes.
+    pub fn covers(&self, route: &Self) -> bool {
+        self == route || (route.is_history() && *self == route.sink())
+    }
+}
+
+/// Ends the name of a low lane.
+const HISTORY: &str = "/history";
+
 /// One atomic append: all of it is on disk after the acknowledgement, or none.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {

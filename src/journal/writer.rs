@@ -283,6 +283,7 @@ impl Writer {
             | Command::Again(..)
             | Command::DeadRetry { .. }
             | Command::DeadDrop { .. }
+            | Command::DropPending(..)
             | Command::Status(_)
             | Command::RoundTrip(_)
             | Command::Archived(..)
@@ -291,7 +292,7 @@ impl Writer {
             | Command::Tick
             | Command::Close(_)) => later.push(other),
             #[cfg(test)]
-            other @ (Command::Forward(_) | Command::Stragglers(..)) => later.push(other),
+            other @ (Command::Forward(_) | Command::Stragglers(..) | Command::Hold(_)) => later.push(other),
         }
     }
 
