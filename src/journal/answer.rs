@@ -55,6 +55,7 @@ impl Writer {
                 self.reply(reply, |writer| writer.each_dead(&keys, Some(now)));
             }
             Command::DeadDrop { keys, reply } => self.reply(reply, |writer| writer.each_dead(&keys, None)),
+            Command::DropPending(route, reply) => self.reply(reply, |writer| writer.drop_pending(&route)),
             Command::Status(reply) => {
                 let status = self.status();
                 let _ = reply.send(Ok(status));
@@ -80,6 +81,8 @@ impl Writer {
             }
             #[cfg(test)]
             Command::Forward(reply) => self.reply(reply, Self::forward_oldest),
+            #[cfg(test)]
+            Command::Stragglers(now, reply) => self.reply(reply, |writer| writer.move_stragglers(now)),
             #[cfg(test)]
             Command::Hold(held) => {
                 // an error is the other end dropped, which is what is waited for

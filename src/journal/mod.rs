@@ -22,6 +22,7 @@ mod compact;
 mod due;
 mod encode;
 mod engine;
+mod fault_point;
 mod format;
 mod forward;
 mod head;

@@ -89,7 +89,7 @@ pub(super) struct Writer {
     /// The history could not be written; not before this time again.
     archive_after: Option<Instant>,
     historian: Option<JoinHandle<()>>,
-    witness: WitnessFile,
+    pub(super) witness: WitnessFile,
     lock: Lock,
 }
 
@@ -283,6 +283,7 @@ impl Writer {
             | Command::Again(..)
             | Command::DeadRetry { .. }
             | Command::DeadDrop { .. }
+            | Command::DropPending(..)
             | Command::Status(_)
             | Command::RoundTrip(_)
             | Command::Archived(..)
@@ -291,7 +292,7 @@ impl Writer {
             | Command::Tick
             | Command::Close(_)) => later.push(other),
             #[cfg(test)]
-            other @ (Command::Forward(_) | Command::Hold(_)) => later.push(other),
+            other @ (Command::Forward(_) | Command::Stragglers(..) | Command::Hold(_)) => later.push(other),
         }
     }
 

@@ -3,8 +3,10 @@
 mod basics;
 mod crash;
 mod damage;
+mod faults;
 mod full_disk;
 mod kill_points;
+mod limits;
 mod model;
 mod offline;
 mod power_cut;
