@@ -67,6 +67,11 @@ impl Writer {
                 self.removing.remove(&number);
                 self.space.changed();
             }
+            Command::Rewritten(number, copied) => {
+                if let Err((generation, fault)) = self.rewritten(number, *copied) {
+                    self.fail(generation, fault);
+                }
+            }
             Command::Tick => {
                 let moved = self.ready().and_then(|()| self.move_stragglers(crate::clock::now().0));
                 if let Err((generation, fault)) = moved {

@@ -113,6 +113,8 @@ pub(super) struct Generation {
     pub(super) behind: bool,
     /// It is being copied into the history.
     pub(super) archiving: bool,
+    /// It was written anew: it takes as little as it can.
+    pub(super) rewritten: bool,
 }
 
 /// One route in one generation.
@@ -133,6 +135,9 @@ pub(super) struct Summary {
     /// Something was settled since: the counters must be read from the generation itself.
     #[serde(default)]
     pub(super) behind: bool,
+    /// It was written anew.
+    #[serde(default)]
+    pub(super) rewritten: bool,
 }
 
 impl Default for RouteTable {
@@ -197,7 +202,8 @@ impl Generation {
 
     pub(super) fn summary(&self) -> Summary {
         let routes = (0u16..).zip(&self.routes).map(|(number, route)| (number, route.counters)).collect();
-        Summary { created: self.created, routes, sequence: self.sequence, behind: self.behind }
+        let Self { created, sequence, behind, rewritten, .. } = *self;
+        Summary { created, routes, sequence, behind, rewritten }
     }
 }
 

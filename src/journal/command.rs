@@ -4,7 +4,7 @@ use parsers::Micros;
 use tokio::sync::oneshot;
 
 use super::encode::{Prepared, PreparedEntry};
-use super::engine::Fault;
+use super::engine::{Fault, Store};
 use super::replay::DeadMark;
 use super::types::{
     DeadLetter, Delivery, DeliveryKey, JournalError, JournalStatus, RouteId, Selection, Settlement,
@@ -58,6 +58,8 @@ pub(super) enum Command {
     Archived(u64, Result<(), ArchiveFault>),
     /// From the history thread: a generation's files are gone.
     Removed(u64),
+    /// From the history thread: a generation's copy, unless it needs none, or why there is none.
+    Rewritten(u64, Box<Result<Option<Store>, Fault>>),
     /// From the history thread: time to look at ages.
     Tick,
     /// Empties the oldest sealed generation.

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use parsers::Micros;
@@ -21,6 +21,7 @@ use super::archive::Archive;
 use super::command::{ArchiveFault, Command, Reply};
 use super::engine::{Fault, Store};
 use super::kill_point::{KillPoint, reached};
+use super::rewrite::{self, Order, Rewrite};
 use super::shared::Shared;
 use super::space::disk_use;
 use super::types::{HistoryFilter, LegRecord, Selection, Trace};
@@ -31,6 +32,9 @@ use crate::calls::CallKey;
 const TICK: Duration = Duration::from_secs(1);
 /// Ages and sizes are looked at with every so manieth reminder.
 const LOOK: u32 = 10;
+/// A rewriting's pauses, in times of its work; and the longest.
+const PAUSES: u32 = 4;
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the history thread is asked.
 #[derive(Debug)]
@@ -39,6 +43,10 @@ pub(super) enum Job {
     Archive(u64),
     /// Its files are not needed any more.
     Remove(u64),
+    /// Copy a generation into as little room as it can take.
+    Rewrite(u64, Arc<Order>),
+    /// A copy, or what it was made of, is not needed any more.
+    Sweep(PathBuf),
     /// Give up what is oldest.
     Prune,
     Legs(HistoryFilter, Reply<Vec<LegRecord>>),
@@ -46,6 +54,13 @@ pub(super) enum Job {
     /// A page of what a replay sends, from this place on.
     Replay(Selection, Option<replay::Place>, Reply<replay::Page>),
     Stop,
+}
+
+/// Work that takes long.
+#[derive(Debug, Default)]
+struct Waiting {
+    settled: VecDeque<u64>,
+    rewrites: VecDeque<(u64, Arc<Order>)>,
 }
 
 /// The thread's state.
@@ -70,20 +85,20 @@ impl Historian {
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         self.prune();
         self.look_around();
-        let mut settled = VecDeque::new();
+        let mut waiting = Waiting::default();
         let mut ticks = 0;
         loop {
-            if let Some(number) = settled.pop_front() {
-                let Some(result) = self.archive(number, jobs, &mut settled) else { return };
-                self.look_around();
-                reached(KillPoint::Archived);
-                self.tell(Command::Archived(number, result));
+            if self.archive_all(jobs, &mut waiting).is_none() {
+                return;
+            }
+            if let Some((number, order)) = waiting.rewrites.pop_front() {
+                let Some(result) = self.rewrite(number, &order, jobs, &mut waiting) else { return };
+                self.tell(Command::Rewritten(number, Box::new(result)));
                 continue;
             }
             match jobs.recv_timeout(TICK) {
                 Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(Job::Archive(number)) => settled.push_back(number),
-                Ok(job) => self.answer(job),
+                Ok(job) => self.take(job, &mut waiting),
                 Err(RecvTimeoutError::Timeout) => {
                     ticks += 1;
                     if ticks % LOOK == 0 {
@@ -95,6 +110,25 @@ impl Historian {
                 }
             }
         }
+    }
+
+    fn take(&mut self, job: Job, waiting: &mut Waiting) {
+        match job {
+            Job::Archive(number) => waiting.settled.push_back(number),
+            Job::Rewrite(number, order) => waiting.rewrites.push_back((number, order)),
+            other => self.answer(other),
+        }
+    }
+
+    /// Copies all that is settled into the history. `None`: told to stop.
+    fn archive_all(&mut self, jobs: &Receiver<Job>, waiting: &mut Waiting) -> Option<()> {
+        while let Some(number) = waiting.settled.pop_front() {
+            let result = self.archive(number, jobs, waiting)?;
+            self.look_around();
+            reached(KillPoint::Archived);
+            self.tell(Command::Archived(number, result));
+        }
+        Some(())
     }
 
     fn tell(&self, command: Command) {
@@ -128,7 +162,13 @@ impl Historian {
                 self.shared.set_pruning(false);
                 self.tell(Command::Tick);
             }
-            Job::Archive(_) | Job::Stop => {}
+            Job::Sweep(path) => {
+                if let Err(fault) = rewrite::remove(&path) {
+                    tracing::warn!(path = %path.display(), why = fault.why(), "cannot remove a copy");
+                }
+                self.tell(Command::Tick);
+            }
+            Job::Archive(_) | Job::Rewrite(..) | Job::Stop => {}
         }
     }
 
@@ -141,7 +181,7 @@ impl Historian {
         &mut self,
         number: u64,
         jobs: &Receiver<Job>,
-        settled: &mut VecDeque<u64>,
+        waiting: &mut Waiting,
     ) -> Option<Result<(), ArchiveFault>> {
         let oldest = day_of(Micros(crate::clock::now().0.saturating_sub(micros(self.keep))));
         let mut archive = Archive::new(number, oldest);
@@ -151,8 +191,7 @@ impl Historian {
             }
             match jobs.try_recv() {
                 Ok(Job::Stop) => return None,
-                Ok(Job::Archive(other)) => settled.push_back(other),
-                Ok(job) => self.answer(job),
+                Ok(job) => self.take(job, waiting),
                 Err(_) => {}
             }
             match archive.step(&self.shared.pool, &mut self.days) {
@@ -164,6 +203,48 @@ impl Historian {
                     }
                     return Some(Err(fault));
                 }
+            }
+        }
+    }
+
+    /// Copies a generation into bundles, as a guest of a host that is at work: it pauses four times as
+    /// long as it worked, while questions are answered and what is settled is archived. `None`: told to
+    /// stop.
+    fn rewrite(
+        &mut self,
+        number: u64,
+        order: &Order,
+        jobs: &Receiver<Job>,
+        waiting: &mut Waiting,
+    ) -> Option<Result<Option<Store>, Fault>> {
+        self.days.open = None;
+        let mut rewrite = match Rewrite::begin(&self.shared.pool, number) {
+            Ok(Some(rewrite)) => rewrite,
+            Ok(None) => return Some(Ok(None)),
+            Err(fault) => return Some(Err(fault)),
+        };
+        loop {
+            let started = Instant::now();
+            match rewrite.step(&self.shared.pool) {
+                Ok(true) => {}
+                Ok(false) => return Some(Ok(Some(rewrite.into_store()))),
+                Err(fault) => return Some(Err(fault)),
+            }
+            let pause = if order.is_hurried() { Duration::ZERO } else { started.elapsed() * PAUSES };
+            let until = Instant::now() + pause.min(LONGEST_PAUSE);
+            loop {
+                match jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                    Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
+                    Ok(job) => self.take(job, waiting),
+                    Err(RecvTimeoutError::Timeout) => break,
+                }
+                self.archive_all(jobs, waiting)?;
+            }
+            if self.shared.is_stopping() {
+                return None;
+            }
+            if order.is_cancelled() {
+                return Some(Err(Fault::Io("it is being emptied".to_owned())));
             }
         }
     }

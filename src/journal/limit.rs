@@ -77,6 +77,10 @@ impl Writer {
         if !self.removing.is_empty() || self.book.generations.values().any(|found| found.archiving) {
             return;
         }
+        // nothing is lost by it
+        if self.rewrite_some(true) && !self.space.urgent() {
+            return;
+        }
         if self.shared.can_prune() {
             if !self.shared.set_pruning(true) {
                 let _ = self.history.send(Job::Prune);

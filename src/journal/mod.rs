@@ -16,6 +16,7 @@
 mod answer;
 mod archive;
 mod book;
+mod bundle;
 mod command;
 mod compact;
 mod due;
@@ -35,6 +36,7 @@ mod pack;
 mod pool;
 mod reopen;
 mod replay;
+mod rewrite;
 mod salvage;
 mod schedule;
 mod seek;
@@ -45,6 +47,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod types;
+mod view;
 mod witness;
 mod writer;
 

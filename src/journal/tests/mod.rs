@@ -9,4 +9,5 @@ mod model;
 mod offline;
 mod power_cut;
 mod replay;
+mod size;
 mod support;
