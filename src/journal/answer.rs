@@ -55,6 +55,10 @@ impl Writer {
                 self.reply(reply, |writer| writer.each_dead(&keys, Some(now)));
             }
             Command::DeadDrop { keys, reply } => self.reply(reply, |writer| writer.each_dead(&keys, None)),
+            Command::Pending(route, reply) => {
+                let number = self.book.routes.number(&route);
+                let _ = reply.send(Ok(number.map_or(0, |number| self.book.total(number).pending)));
+            }
             Command::Status(reply) => {
                 let status = self.status();
                 let _ = reply.send(Ok(status));

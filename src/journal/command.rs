@@ -51,6 +51,8 @@ pub(super) enum Command {
         keys: Vec<DeliveryKey>,
         reply: Reply<u64>,
     },
+    /// How many wait on a route.
+    Pending(RouteId, Reply<u64>),
     Status(Reply<JournalStatus>),
     /// Answers the error that keeps it from writing, if any.
     RoundTrip(Reply<Option<String>>),

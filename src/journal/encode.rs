@@ -150,7 +150,7 @@ pub(super) fn prepare(batch: Batch) -> Result<Prepared, JournalError> {
             out.mergers.push((call, payload.clone()));
         }
     }
-    for Outgoing { route, id, call, ordered, payload } in batch.outbox {
+    for Outgoing { route, id, call, ordered, payload, .. } in batch.outbox {
         let entry = PreparedEntry::new(&Entry { route, id, call, ordered, payload })?;
         out.bytes += entry.packed.len();
         out.records += 2;

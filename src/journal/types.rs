@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parsers::{Cdr, Micros};
+use jiff::civil::Date;
+use parsers::{Cdr, Micros, Uniqueid};
 use serde::{Deserialize, Serialize};
 
 use crate::calls::{CONCEALED, CallKey, Merger, ObjectKey, Update, UpdateId};
@@ -14,6 +15,32 @@ use crate::metrics::Histogram;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RouteId(pub Arc<str>);
+
+impl RouteId {
+    /// The low lane of a NiMbox route, for its history: a route of its own in the journal. Configured
+    /// names cannot hold the slash.
+    pub fn history(&self) -> Self {
+        Self(format!("{}{HISTORY}", self.sink().0).into())
+    }
+
+    /// The route as configured, whose sink serves both lanes.
+    pub fn sink(&self) -> Self {
+        self.0.strip_suffix(HISTORY).map_or_else(|| self.clone(), |sink| Self(sink.into()))
+    }
+
+    /// Whether it is a low lane.
+    pub fn is_history(&self) -> bool {
+        self.0.ends_with(HISTORY)
+    }
+
+    /// Whether a delivery on that route is meant where this one is named: a sink means both lanes.
+    pub fn covers(&self, route: &Self) -> bool {
+        self == route || (route.is_history() && *self == route.sink())
+    }
+}
+
+/// Ends the name of a low lane.
+const HISTORY: &str = "/history";
 
 /// One atomic append: all of it is on disk after the acknowledgement, or none.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +112,10 @@ pub struct Outgoing {
     pub call: CallKey,
     /// Holds later deliveries of this call on this route until it is settled.
     pub ordered: bool,
+    /// Of a create: party A, where it is known.
+    pub party: Option<Uniqueid>,
+    /// Of a create: when what it tells of began.
+    pub start: Option<Micros>,
     /// What is sent, computed once.
     pub payload: Payload,
 }
@@ -410,7 +441,7 @@ pub struct Selection {
     pub from: Option<Micros>,
     /// Accepted before.
     pub to: Option<Micros>,
-    /// Of this route.
+    /// Of this route, its history included.
     pub route: Option<RouteId>,
     /// With this id.
     pub id: Option<UpdateId>,
@@ -421,8 +452,47 @@ impl Selection {
     pub fn matches(&self, route: &RouteId, id: &UpdateId, accepted: Micros) -> bool {
         self.from.is_none_or(|from| accepted >= from)
             && self.to.is_none_or(|to| accepted < to)
-            && self.route.as_ref().is_none_or(|wanted| wanted == route)
+            && self.route.as_ref().is_none_or(|wanted| wanted.covers(route))
             && self.id.as_ref().is_none_or(|wanted| wanted == id)
+    }
+}
+
+/// What became of creates that were imported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Their places in what was given: these wait now.
+    pub appended: Vec<usize>,
+    /// Known to have been appended before, by their key or by party A.
+    pub known: u64,
+    /// Not known since their day was deleted, and only an explicit import sends them again.
+    pub deleted: u64,
+}
+
+/// Days that were deleted from a NiMbox; both dates themselves were left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeletedDays {
+    /// Which NiMbox.
+    pub route: RouteId,
+    /// The day before the first.
+    #[serde(with = "date")]
+    pub from: Date,
+    /// The day after the last.
+    #[serde(with = "date")]
+    pub to: Date,
+}
+
+/// A date as `YYYY-MM-DD`.
+mod date {
+    use jiff::civil::Date;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(date: &Date, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(date)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Date, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -276,6 +276,7 @@ impl Writer {
             | Command::Again(..)
             | Command::DeadRetry { .. }
             | Command::DeadDrop { .. }
+            | Command::Pending(..)
             | Command::Status(_)
             | Command::RoundTrip(_)
             | Command::Archived(..)
