@@ -80,6 +80,11 @@ impl Writer {
             }
             #[cfg(test)]
             Command::Forward(reply) => self.reply(reply, Self::forward_oldest),
+            #[cfg(test)]
+            Command::KeysAreCopied(reply) => {
+                let copied = self.book.generations.values().all(|found| !found.sealed || found.keys);
+                let _ = reply.send(Ok(copied));
+            }
             Command::Append(..)
             | Command::Settle(..)
             | Command::SetNote(..)

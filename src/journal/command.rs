@@ -72,6 +72,9 @@ pub(super) enum Command {
     /// Empties the oldest sealed generation.
     #[cfg(test)]
     Forward(Reply<()>),
+    /// Whether nothing waits to be copied into the months.
+    #[cfg(test)]
+    KeysAreCopied(Reply<bool>),
     Close(Reply<()>),
 }
 
