@@ -377,6 +377,8 @@ fn batch(number: u64, start: Micros, routes: &[&str]) -> Batch {
         id: update.id.clone(),
         call: update.call.clone(),
         ordered: true,
+        party: None,
+        start: None,
         payload: payload.clone(),
     };
     let headers = [("Uniqueid", "1700000000.1"), ("Channel", "PJSIP/1001-00000001"), ("Cause", "16")];

@@ -65,12 +65,14 @@ impl Routes {
             let RouteKind::Nimbox(nimbox) = &route.kind else { continue };
             let folded = fold(group, nimbox.0.mode, &route.pbx);
             let made = nimbox.1.make(&group.call, &folded.parts);
-            outgoing.extend(made.creates.into_iter().map(|(id, payload)| Outgoing {
+            outgoing.extend(made.creates.into_iter().map(|made| Outgoing {
                 route: route.id.clone(),
-                id,
+                id: made.id,
                 call: group.call.clone(),
                 ordered: false,
-                payload,
+                party: made.party,
+                start: Some(made.start),
+                payload: made.payload,
             }));
             let dropped = folded.dropped.iter().map(|(_, why)| why.text());
             skipped.extend(dropped.chain(made.skipped).map(|why| (route.id.clone(), why.to_owned())));
@@ -152,6 +154,8 @@ impl Route {
             id: update.id.clone(),
             call: update.call.clone(),
             ordered: true,
+            party: None,
+            start: None,
             payload: Payload::Webhook { event: event.to_owned(), body },
         })
     }

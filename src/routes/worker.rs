@@ -497,6 +497,8 @@ mod tests {
             id: UpdateId(format!("hq.{n}.0").into()),
             call: CallKey(format!("{n}").into()),
             ordered: false,
+            party: None,
+            start: None,
             payload: Payload::Nimbox {
                 initiated: "2026-11-21T09:19:27Z".to_owned(),
                 source: "04145550100".to_owned(),

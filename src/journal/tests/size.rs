@@ -110,7 +110,7 @@ async fn measure() {
             println!("  verbatim by {chunk}: {now}, 3 s later {waited}, closed {}", disk_use(&to) / updates);
         }
         let begun = std::time::Instant::now();
-        let mut rewrite = Rewrite::begin(&pool, 1).unwrap().unwrap();
+        let mut rewrite = Rewrite::begin(&pool, 1, false).unwrap().unwrap();
         while rewrite.step(&pool).unwrap() {}
         let took = begun.elapsed();
         let to = directory.path().join("outbox/00000000000000000001.new");
