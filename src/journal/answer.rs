@@ -67,6 +67,7 @@ impl Writer {
                 let _ = reply.send(Ok(self.fault.clone()));
             }
             Command::Archived(generation, result) => self.archived(generation, result),
+            Command::KeysCopied(generation, result) => self.keys_copied(generation, result),
             Command::Removed(number) => {
                 self.removing.remove(&number);
                 self.space.changed();
@@ -82,6 +83,8 @@ impl Writer {
             Command::Append(..)
             | Command::Settle(..)
             | Command::SetNote(..)
+            | Command::Import(..)
+            | Command::Deleted(..)
             | Command::SettleSoon(..)
             | Command::Flush
             | Command::Close(_) => {}
@@ -302,6 +305,7 @@ impl Writer {
             bytes: self.shared.used(),
             generations: self.book.generations.len() as u64,
             days: self.shared.days(),
+            key_months: self.shared.key_months(),
             quarantined: self.quarantined,
             lost: self.lost,
             head_records: self.book.next.sequence.saturating_sub(1),

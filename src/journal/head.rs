@@ -473,6 +473,11 @@ fn read_state(store: &Store, book: &mut Book) -> Result<(), Fault> {
             book.skipped.insert((route, reason.to_owned()), count);
         }
     })?;
+    each(key::NOTE, &mut |book, key, payload| {
+        if let Some(Ok(name)) = key.get(1..).map(std::str::from_utf8) {
+            book.deletes.restore(name, &payload);
+        }
+    })?;
     each(key::MOVED, &mut |book, key, payload| {
         book.homes.extend(Reader(&key[1..]).u64().zip(Reader(&payload).u64()));
     })?;
@@ -501,8 +506,9 @@ fn read_state(store: &Store, book: &mut Book) -> Result<(), Fault> {
 }
 
 fn sealed(summary: Summary) -> Generation {
-    let Summary { created, sequence, behind, .. } = summary;
-    let mut generation = Generation { created, sequence, behind, sealed: true, ..Generation::default() };
+    let Summary { created, sequence, behind, keys, .. } = summary;
+    let mut generation =
+        Generation { created, sequence, behind, keys, sealed: true, ..Generation::default() };
     for (route, counters) in summary.routes {
         generation.route(route).counters = counters;
     }

@@ -21,6 +21,7 @@ use super::archive::Archive;
 use super::command::{ArchiveFault, Command, Reply};
 use super::engine::{Fault, Store};
 use super::kill_point::{KillPoint, reached};
+use super::months::KeyCopy;
 use super::shared::Shared;
 use super::space::disk_use;
 use super::types::{HistoryFilter, LegRecord, Selection, Trace};
@@ -37,6 +38,8 @@ const LOOK: u32 = 10;
 pub(super) enum Job {
     /// Copy a generation.
     Archive(u64),
+    /// Copy what it knows of creates into their months.
+    Keys(u64),
     /// Its files are not needed any more.
     Remove(u64),
     /// Give up what is oldest.
@@ -55,6 +58,21 @@ pub(super) struct Historian {
     pub(super) days: Days,
     pub(super) writer: WeakSender<Command>,
     pub(super) keep: Duration,
+    /// `[journal] max_size`.
+    pub(super) max_size: u64,
+}
+
+/// What it does between questions.
+#[derive(Clone, Copy, Debug)]
+enum Task {
+    Archive(u64),
+    Keys(u64),
+}
+
+/// One of them, under way.
+enum Copying {
+    Archive(Box<Archive>),
+    Keys(KeyCopy),
 }
 
 /// The history's stores, one open at a time.
@@ -70,24 +88,34 @@ impl Historian {
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         self.prune();
         self.look_around();
-        let mut settled = VecDeque::new();
+        let mut tasks = VecDeque::new();
         let mut ticks = 0;
         loop {
-            if let Some(number) = settled.pop_front() {
-                let Some(result) = self.archive(number, jobs, &mut settled) else { return };
-                self.look_around();
-                reached(KillPoint::Archived);
-                self.tell(Command::Archived(number, result));
+            if let Some(task) = tasks.pop_front() {
+                let Some(result) = self.copy(task, jobs, &mut tasks) else { return };
+                match task {
+                    Task::Archive(number) => {
+                        self.look_around();
+                        reached(KillPoint::Archived);
+                        self.tell(Command::Archived(number, result));
+                    }
+                    Task::Keys(number) => {
+                        self.shared.months.keep_within(self.max_size);
+                        self.look_around();
+                        reached(KillPoint::KeysSynced);
+                        self.tell(Command::KeysCopied(number, result));
+                    }
+                }
                 continue;
             }
             match jobs.recv_timeout(TICK) {
                 Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(Job::Archive(number)) => settled.push_back(number),
-                Ok(job) => self.answer(job),
+                Ok(job) => tasks.extend(self.task_or_answer(job)),
                 Err(RecvTimeoutError::Timeout) => {
                     ticks += 1;
                     if ticks % LOOK == 0 {
                         self.days.open = None;
+                        self.shared.months.rest();
                         self.prune();
                         self.look_around();
                     }
@@ -103,8 +131,11 @@ impl Historian {
         }
     }
 
-    fn answer(&mut self, job: Job) {
+    /// Answers what is a question, and gives back what takes longer.
+    fn task_or_answer(&mut self, job: Job) -> Option<Task> {
         match job {
+            Job::Archive(number) => return Some(Task::Archive(number)),
+            Job::Keys(number) => return Some(Task::Keys(number)),
             Job::Legs(filter, reply) => {
                 let _ = reply.send(lookup::legs(self, &filter).map_err(|fault| self.error(&fault)));
             }
@@ -128,34 +159,43 @@ impl Historian {
                 self.shared.set_pruning(false);
                 self.tell(Command::Tick);
             }
-            Job::Archive(_) | Job::Stop => {}
+            Job::Stop => {}
         }
+        None
     }
 
     fn error(&self, fault: &Fault) -> super::types::JournalError {
         super::types::JournalError::Io { path: self.shared.directory.clone(), why: fault.why().to_owned() }
     }
 
-    /// Copies call by call and answers questions in between. `None`: told to stop.
-    fn archive(
+    /// Copies step by step and answers questions in between. `None`: told to stop.
+    fn copy(
         &mut self,
-        number: u64,
+        task: Task,
         jobs: &Receiver<Job>,
-        settled: &mut VecDeque<u64>,
+        tasks: &mut VecDeque<Task>,
     ) -> Option<Result<(), ArchiveFault>> {
-        let oldest = day_of(Micros(crate::clock::now().0.saturating_sub(micros(self.keep))));
-        let mut archive = Archive::new(number, oldest);
+        let mut copying = match task {
+            Task::Archive(number) => {
+                let oldest = day_of(Micros(crate::clock::now().0.saturating_sub(micros(self.keep))));
+                Copying::Archive(Box::new(Archive::new(number, oldest)))
+            }
+            Task::Keys(number) => Copying::Keys(KeyCopy::new(number)),
+        };
         loop {
             if self.shared.is_stopping() {
                 return None;
             }
             match jobs.try_recv() {
                 Ok(Job::Stop) => return None,
-                Ok(Job::Archive(other)) => settled.push_back(other),
-                Ok(job) => self.answer(job),
+                Ok(job) => tasks.extend(self.task_or_answer(job)),
                 Err(_) => {}
             }
-            match archive.step(&self.shared.pool, &mut self.days) {
+            let step = match &mut copying {
+                Copying::Archive(archive) => archive.step(&self.shared.pool, &mut self.days),
+                Copying::Keys(keys) => keys.step(&self.shared.pool, &self.shared.months),
+            };
+            match step {
                 Ok(true) => {}
                 Ok(false) => return Some(Ok(())),
                 Err(fault) => {
@@ -176,18 +216,18 @@ impl Historian {
         }
     }
 
-    /// At the limit: the oldest day; where there is none, what was put aside and is salvaged.
+    /// At the limit: the oldest day; where there is none, what was put aside and is salvaged; then the
+    /// oldest month of delivered keys.
     fn give_up_oldest(&mut self) {
-        match self.days.list().unwrap_or_default().first() {
-            Some(day) => self.remove_day(day),
-            None => {
-                if let Some(path) = spare(&self.shared.quarantine()).first() {
-                    tracing::warn!(path = %path.display(), "the journal is full: a damaged part was removed");
-                    if let Err(error) = fs::remove_dir_all(path) {
-                        tracing::warn!(%error, "cannot remove it");
-                    }
-                }
+        if let Some(day) = self.days.list().unwrap_or_default().first() {
+            self.remove_day(day);
+        } else if let Some(path) = spare(&self.shared.quarantine()).first() {
+            tracing::warn!(path = %path.display(), "the journal is full: a damaged part was removed");
+            if let Err(error) = fs::remove_dir_all(path) {
+                tracing::warn!(%error, "cannot remove it");
             }
+        } else {
+            self.shared.months.give_up_oldest();
         }
     }
 
@@ -204,7 +244,8 @@ impl Historian {
         let bytes =
             ["history", "quarantine", "keys"].iter().map(|room| disk_use(&directory.join(room))).sum();
         let days = self.days.list().map_or(0, |days| days.len() as u64);
-        self.shared.set_outside(bytes, days, spare(&self.shared.quarantine()).len() as u64);
+        let spare = spare(&self.shared.quarantine()).len() as u64;
+        self.shared.set_outside(bytes, days, self.shared.months.list().len() as u64, spare);
     }
 }
 

@@ -74,7 +74,8 @@ impl Writer {
             return;
         }
         // what was given up already is not gone yet
-        if !self.removing.is_empty() || self.book.generations.values().any(|found| found.archiving) {
+        let archiving = self.book.generations.values().any(|found| found.archiving);
+        if archiving || !self.removing.is_empty() || self.is_copying_settled() {
             return;
         }
         if self.shared.can_prune() {
@@ -158,6 +159,8 @@ impl Writer {
                 let route = self.book.routes.number(&letter.route).unwrap_or(0);
                 let reason = Class::Dead.reason();
                 outbox::drop_letter(&mut self.book, &mut staged, number, route, letter.key, reason);
+                let party = letter.party.as_ref();
+                self.book.unlearn(&mut staged, &letter.route, &letter.payload, party);
             }
             self.write(&mut staged)?;
             dropped += letters.len() as u64;

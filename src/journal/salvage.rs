@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use super::encode::{PreparedEntry, StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{self, key, kind};
+use super::known::{Name, Word};
+use super::months::name_in;
 use super::outbox::place_in;
 use super::pool::generation_of;
 use super::staged::Staged;
@@ -27,6 +29,9 @@ const OVERLAP: usize = 64 * 1024;
 /// Deliveries appended in one group.
 const GROUP: usize = 128;
 
+/// Words put back in one group.
+const WORDS: usize = 1024;
+
 /// Where things stand in the file.
 #[derive(Debug, Default)]
 struct Found {
@@ -34,6 +39,8 @@ struct Found {
     /// Deliveries that ended.
     ended: HashSet<DeliveryKey>,
     letters: BTreeMap<DeliveryKey, DeadLetter>,
+    /// What it knew of creates.
+    known: BTreeMap<Name, Word>,
 }
 
 impl Writer {
@@ -69,9 +76,26 @@ impl Writer {
             }
         }
         self.again(&group, crate::clock::now())?;
+        self.put_words_back(found.known)?;
         let letters = found.letters.len();
         self.put_letters_back(found.letters)?;
         tracing::warn!(deliveries = count, letters, "salvaged from a damaged generation");
+        Ok(())
+    }
+
+    /// What nobody else knows: a word from elsewhere may be a later one.
+    fn put_words_back(&mut self, known: BTreeMap<Name, Word>) -> Result<(), (u64, Fault)> {
+        let known: Vec<(Name, Word)> = known.into_iter().collect();
+        for some in known.chunks(WORDS) {
+            let names: Vec<Name> = some.iter().map(|(name, _)| *name).collect();
+            let there = self.known(&names)?;
+            let head = self.book.head;
+            let mut staged = Staged::default();
+            for ((name, word), _) in some.iter().zip(there).filter(|(_, there)| there.is_none()) {
+                staged.learn(head, *name, *word);
+            }
+            self.write(&mut staged)?;
+        }
         Ok(())
     }
 
@@ -205,6 +229,14 @@ fn each_record(path: &Path, mut visit: impl FnMut(&[u8], &[u8], (u64, usize))) -
 
 impl Found {
     fn add(&mut self, generation: u64, key: &[u8], payload: &[u8], place: (u64, usize)) {
+        if key[0] == key::KNOWN && key.len() == 11 {
+            if let (Some(name), Some(word)) = (name_in(key), Word::decode(payload)) {
+                // an older record may stand behind a newer one: in doubt it may be sent again
+                let known = self.known.entry(name).or_insert(word);
+                *known = (*known).min(word);
+            }
+            return;
+        }
         let kind = key.get(9).copied().filter(|_| key[0] == key::RECORD && key.len() == 26);
         let Some(at) = place_in(key) else { return };
         match kind {

@@ -7,8 +7,9 @@ use parsers::Micros;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use super::command::{Command, Reply};
-use super::encode::{ANSWER_CAP, NAME_CAP, capped, cut, prepare};
+use super::encode::{ANSWER_CAP, NAME_CAP, PreparedEntry, capped, cut, name_fits, prepare};
 use super::history::Job;
+use super::import::Import;
 use super::open;
 use super::shared::Shared;
 use super::types::{
@@ -58,15 +59,15 @@ impl Journal {
 
     /// Appends the creates that are not known yet, each addressed to its history lane
     /// ([`RouteId::history`]); returns once they are on disk. `explicit`: somebody asked for them, so
-    /// those of deleted days are sent again.
+    /// those of deleted days are sent again. The writer does nothing else meanwhile: give at most a
+    /// thousand or so at a time.
     ///
     /// # Errors
     /// When they are not on disk: nothing of them counts.
     pub async fn import(&self, creates: Vec<Outgoing>, explicit: bool) -> Result<Imported, JournalError> {
-        let _ = explicit;
-        let appended = (0..creates.len()).collect();
-        self.append(Batch { outbox: creates, ..Batch::default() }).await?;
-        Ok(Imported { appended, known: 0, deleted: 0 })
+        let creates = creates.into_iter().map(PreparedEntry::of).collect::<Result<_, _>>()?;
+        let import = Box::new(Import { creates, explicit });
+        self.ask(|reply| Command::Import(import, reply)).await
     }
 
     /// Days were deleted from a NiMbox at that time: what is known of them is not there any more.
@@ -74,8 +75,9 @@ impl Journal {
     /// # Errors
     /// When it is not on disk.
     pub async fn note_deleted(&self, days: &DeletedDays, at: Micros) -> Result<(), JournalError> {
-        let _ = (days, at);
-        Ok(())
+        name_fits(&days.route.0)?;
+        let days = days.clone();
+        self.ask(|reply| Command::Deleted(days, at, reply)).await
     }
 
     /// How many deliveries wait on this route, those under way included.

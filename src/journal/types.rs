@@ -266,6 +266,9 @@ pub struct DeadLetter {
     pub call: CallKey,
     /// It keeps the order of its call.
     pub ordered: bool,
+    /// Of a create: party A, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub party: Option<Uniqueid>,
     /// What was to be sent.
     pub payload: Payload,
     /// Why it was given up.
@@ -373,6 +376,9 @@ pub struct JournalStatus {
     pub generations: u64,
     /// History days.
     pub days: u64,
+    /// Months of delivered keys.
+    #[serde(default)]
+    pub key_months: u64,
     /// Generations put aside since the start.
     pub quarantined: u64,
     /// Acknowledged records found missing since the start.
