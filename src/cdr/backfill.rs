@@ -236,8 +236,7 @@ impl Run<'_> {
             outcomes.take(progress);
             if let Some(name) = self.name.filter(|_| unnoted >= CHECKPOINT) {
                 unnoted = 0;
-                let checkpoint =
-                    Checkpoint { run: name.to_owned(), again: *from, progress: progress.clone() };
+                let checkpoint = Checkpoint { run: name.to_owned(), from: progress.from, again: *from };
                 checkpoint::keep(self.journal, checkpoint).await?;
             }
             if !tell(progress) {

@@ -4,24 +4,23 @@ use parsers::Micros;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::progress::Progress;
 use crate::hex::hex;
 use crate::journal::{Journal, JournalError};
 
 /// Its name.
 const NOTE: &str = "cdr/backfills";
 /// So many runs are remembered.
-const MOST: usize = 4;
+const MOST: usize = 16;
 
 /// Where one run was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Checkpoint {
     /// What it was asked, hashed: a source has a password in it.
     pub run: String,
+    /// The first moment of its span.
+    pub from: Micros,
     /// Everything that began before this is in the journal.
     pub again: Micros,
-    /// What it had come to.
-    pub progress: Progress,
 }
 
 /// Names a run by what it was asked.

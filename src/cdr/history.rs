@@ -248,9 +248,8 @@ impl Task {
         let name = checkpoint::name(&parts);
         let store = Store::open(&config.cdr, &config.pbx.timezone).await.map_err(unreadable)?;
         let known = checkpoint::find(&view.journal, &name).await;
-        let known = known.filter(|known| {
-            known.progress.from <= ask.from && ask.from <= known.again && known.again <= ask.to
-        });
+        let known =
+            known.filter(|known| known.from <= ask.from && ask.from < known.again && known.again <= ask.to);
         let from = known.as_ref().map_or(ask.from, |known| known.again);
         let about = store.about();
         let begin = Frame::Begin {
@@ -261,11 +260,7 @@ impl Task {
             zone: about.zone.clone(),
             warnings: about.warnings.clone(),
         };
-        if let Some(known) = known {
-            let before = known.progress;
-            *progress = Progress { from: ask.from, to: ask.to, ..before };
-            progress.unseen += std::mem::take(&mut progress.waiting);
-        }
+        progress.at = from;
         if frames.send(begin).await.is_err() {
             return Ok(Ended::Stopped);
         }

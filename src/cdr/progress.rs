@@ -64,7 +64,7 @@ pub enum Frame {
     },
 }
 
-/// How far a run is, and what became of what it read. `creates` = `known` + `added` +
+/// How far a run is, and what became of what it read since it began, or went on. `creates` = `known` + `added` +
 /// `deleted`, and `added` = `delivered` + `there` + `refused` + `failing` + `dead` + `waiting` +
 /// `unseen`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +106,7 @@ pub struct Progress {
     pub dead: u64,
     /// In the journal, not tried yet.
     pub waiting: u64,
-    /// Put into the journal by a run that was cut off: what became of them nobody counted.
+    /// Gone from the journal without a word of how.
     pub unseen: u64,
     /// Why nothing moves, if nothing does.
     pub hold: Option<String>,

@@ -144,7 +144,7 @@ impl Show {
         row(progress.failing, "failing: tried again, see `callpost status`");
         row(progress.dead, "given up: see `callpost dead list`");
         row(progress.waiting, "wait in the journal");
-        row(progress.unseen, "put into the journal by a run that was cut off");
+        row(progress.unseen, "put into the journal, and gone from it unseen");
         row(progress.held, "calls that are not over, left to the live path");
         for (why, count) in &progress.left_out {
             row(*count, &format!("left out: {why}"));

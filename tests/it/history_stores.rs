@@ -625,8 +625,9 @@ fn backfill_shows_what_it_would_send_and_sends_nothing() {
     assert_eq!((&summary["kind"], &summary["calls"]), (&"summary".into(), &30.into()));
     assert_eq!(summary["creates"], lines.len() - 1);
     for arguments in [
-        &["--from", "2026-01-05"][..],
-        &["--dry-run"],
+        &["--dry-run"][..],
+        &["--dry-run", "--full", "--rate", "3"],
+        &["--full", "--rate", "0"],
         &["--dry-run", "--full", "--since", "2h"],
         &["--dry-run", "--full", "--route", "other"],
         &["--dry-run", "--from", "2026-01-06", "--to", "2026-01-05"],
