@@ -152,7 +152,8 @@ impl Agent {
         let (ami_settings, settings) = watch::channel(config.ami.clone());
         let (rules, latest) = watch::channel(Rules { number: 0, config, routes: Arc::clone(&routes) });
         let (asks, questions) = mpsc::channel(QUESTIONS);
-        let (ingest, followed) = Ingest::new(latest, questions, journal.clone(), recovered.objects, ingest_health);
+        let (ingest, followed) =
+            Ingest::new(latest, questions, journal.clone(), recovered.objects, ingest_health);
         let (links, told) = mpsc::unbounded_channel();
         let others = vec![
             tokio::spawn(server.run(live.clone(), stop.clone())),

@@ -99,7 +99,11 @@ impl Server {
 
     /// Answers until told to stop.
     pub async fn run(self, live: Live, stop: CancellationToken) {
-        let whole = closed(&stop).merge(local(&stop)).merge(probes::open()).layer(Extension(Trusted)).with_state(live.clone());
+        let whole = closed(&stop)
+            .merge(local(&stop))
+            .merge(probes::open())
+            .layer(Extension(Trusted))
+            .with_state(live.clone());
         let socket = &self.socket;
         let accept = || async {
             let (stream, _) = socket.listener.accept().await?;

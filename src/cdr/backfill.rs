@@ -9,12 +9,12 @@ use parsers::Micros;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::DropReason;
 use super::checkpoint::{self, Checkpoint};
 use super::grouping::Complete;
 use super::plan::{Reading, count};
 use super::progress::Progress;
 use super::store::{Span, Store, StoreError};
-use super::DropReason;
 use crate::api::View;
 use crate::calls::UpdateId;
 use crate::ingest::{Asked, Question};
@@ -299,10 +299,7 @@ impl Run<'_> {
         loop {
             let asked = calls.iter().map(|call| asked(&call.group)).collect();
             let (reply, answer) = oneshot::channel();
-            self.questions
-                .send(Question { calls: asked, reply })
-                .await
-                .map_err(|_| RunError::Stopping)?;
+            self.questions.send(Question { calls: asked, reply }).await.map_err(|_| RunError::Stopping)?;
             // no answer: its commit failed, and it begins anew
             if let Ok(Ok(held)) = timeout(ANSWER_WITHIN, answer).await {
                 return Ok(held);

@@ -17,10 +17,10 @@ use super::progress::{Ask, Frame, Progress};
 use super::reconcile::{Away, Kind, Reconciled, Reconciliation, Schedule};
 use super::store::{Span, Store, StoreError};
 use crate::api::{Live, View};
+use crate::clock;
 use crate::config::Config;
 use crate::ingest::Question;
 use crate::routes::Routes;
-use crate::clock;
 
 /// Lines that wait for whoever reads them; what does not fit is said a moment later.
 const FRAMES: usize = 16;
@@ -98,10 +98,7 @@ impl Reader {
         let (orders, asked) = mpsc::channel(1);
         let (tell, reconciliation) = watch::channel(Reconciliation::default());
         let free = Arc::new(Semaphore::new(1));
-        (
-            Self { orders: asked, reconciliation: tell, reconciles },
-            History { orders, free, reconciliation },
-        )
+        (Self { orders: asked, reconciliation: tell, reconciles }, History { orders, free, reconciliation })
     }
 
     /// Reads when asked, and when it is time, until told to stop.
@@ -118,9 +115,8 @@ impl Reader {
             Reconciles::Never => Some("this agent serves one backfill".to_owned()),
             Reconciles::Yes => off(&view.config),
         };
-        let schedule = off
-            .is_none()
-            .then(|| Schedule::new(&view.config.cdr.reconcile, &view.config.pbx.timezone, now));
+        let schedule =
+            off.is_none().then(|| Schedule::new(&view.config.cdr.reconcile, &view.config.pbx.timezone, now));
         let Self { orders, reconciliation, reconciles } = self;
         let mut task =
             Task { live, questions, orders, reconciliation, outcomes: Outcomes::new(started), schedule };
@@ -310,8 +306,7 @@ impl Task {
         let Some(schedule) = &self.schedule else { return };
         let span = schedule.span(kind, last, floor, began);
         let settled = schedule.settled(began);
-        let mut progress =
-            Progress { from: span.from, to: span.to, at: span.from, ..Progress::default() };
+        let mut progress = Progress { from: span.from, to: span.to, at: span.from, ..Progress::default() };
         let outcome = if span.from < settled {
             self.look(&view, span, settled, &mut progress).await
         } else {
@@ -329,7 +324,11 @@ impl Task {
                 schedule.done(kind, began, now);
                 let done = Reconciled::new(began, now, &progress);
                 if missing > 0 {
-                    tracing::info!(missing, known = done.known, "calls of which NiMbox was not told were found in the CDR store");
+                    tracing::info!(
+                        missing,
+                        known = done.known,
+                        "calls of which NiMbox was not told were found in the CDR store"
+                    );
                 }
                 let back = self.reconciliation.borrow().away.is_some();
                 if back {

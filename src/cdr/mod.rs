@@ -23,8 +23,8 @@ mod store;
 mod tests;
 mod zone;
 
-pub use fold::{DropReason, Folded, Part, fold};
 pub(crate) use backfill::Link;
+pub use fold::{DropReason, Folded, Part, fold};
 pub use history::{History, Refused};
 pub(crate) use history::{Reader, Reconciles};
 pub use numbers::{Dropped, Explained, ExplainedRule, Numbers};

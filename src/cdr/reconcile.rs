@@ -212,8 +212,6 @@ impl Schedule {
     }
 }
 
-
-
 fn later(at: Micros, wait: Duration) -> Micros {
     at.plus_millis(millis(wait))
 }
@@ -253,7 +251,11 @@ mod tests {
         schedule.done(Kind::Usual, at(night - 10), at(night - 10));
         assert_eq!(schedule.next(), Some((at(night), Kind::Full)));
         schedule.done(Kind::Full, at(night), at(night + 90));
-        assert_eq!(schedule.next(), Some((at(night + 90 + HOUR), Kind::Usual)), "the full one was one as well");
+        assert_eq!(
+            schedule.next(),
+            Some((at(night + 90 + HOUR), Kind::Usual)),
+            "the full one was one as well"
+        );
         schedule.usual = None;
         assert_eq!(schedule.next(), Some((at(night + DAY), Kind::Full)));
     }

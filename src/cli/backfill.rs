@@ -205,7 +205,9 @@ fn stopped(
     let goes = if is_own { "go out when an agent runs" } else { "go on being delivered by the agent" };
     match waiting {
         Some(0) => show.out().line("nothing of it waits in the journal"),
-        Some(count) => show.out().line(format!("{} in the journal and {goes}", plural(count, "create waits", "creates wait"))),
+        Some(count) => show
+            .out()
+            .line(format!("{} in the journal and {goes}", plural(count, "create waits", "creates wait"))),
         None => show.out().line(format!("those that wait in the journal {goes}")),
     }
 }

@@ -61,8 +61,8 @@ impl Show {
             Frame::Begin { from, to, resumed, paging, zone, warnings } => {
                 let time = |at| local(at, &self.zone, TIME);
                 let span = format!("calls from {} to {}", time(*from), time(*to));
-                let resumed =
-                    resumed.map(|at| format!("a run before this one was cut off: it goes on from {}", time(at)));
+                let resumed = resumed
+                    .map(|at| format!("a run before this one was cut off: it goes on from {}", time(at)));
                 self.out.line(format!("{span}; rows are found by {paging}, times are in {zone}"))?;
                 for (what, remedy) in warnings {
                     self.out.line(format!("{} {what}\n    -> {remedy}", paint(style::WARN, "warning:")))?;

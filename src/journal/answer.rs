@@ -80,6 +80,11 @@ impl Writer {
             }
             #[cfg(test)]
             Command::Forward(reply) => self.reply(reply, Self::forward_oldest),
+            #[cfg(test)]
+            Command::Hold(held) => {
+                // an error is the other end dropped, which is what is waited for
+                let _ = held.recv();
+            }
             Command::Append(..)
             | Command::Settle(..)
             | Command::SetNote(..)

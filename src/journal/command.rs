@@ -72,6 +72,9 @@ pub(super) enum Command {
     /// Empties the oldest sealed generation.
     #[cfg(test)]
     Forward(Reply<()>),
+    /// Does nothing until the other end is dropped.
+    #[cfg(test)]
+    Hold(std::sync::mpsc::Receiver<()>),
     Close(Reply<()>),
 }
 

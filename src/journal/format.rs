@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <directory>/lock                     flock; held while a process has the journal
-//! <directory>/format                   the text "callpost journal 1\n"
+//! <directory>/format                   the text "callpost journal 1\n"; a later format's says its number twice
 //! <directory>/witness                  how far the journal had come (`witness.rs`)
 //! <directory>/outbox/<number>/         outbox generations, 20 decimal digits, each a sled store
 //! <directory>/history/<YYYY-MM-DD>/    history, one sled store a UTC day

@@ -169,16 +169,16 @@ pub(super) fn try_lock(directory: &Path) -> io::Result<Option<File>> {
 }
 
 /// Writes the format's name into a new journal; refuses another format, which is not damage.
-fn check_format(directory: &Path) -> io::Result<Result<(), JournalError>> {
+pub(super) fn check_format(directory: &Path) -> io::Result<Result<(), JournalError>> {
     let path = directory.join("format");
     match fs::read_to_string(&path) {
         Ok(text) if text == FORMAT => return Ok(Ok(())),
-        // cut short by a crash, or damaged: every record says its version as well
-        Ok(text) if !text.starts_with("callpost journal ") || !text.ends_with('\n') => {}
-        Ok(text) => {
+        Ok(text) if is_another(&text) => {
             let why = format!("it is a \"{}\", which this version cannot read", text.trim_end());
             return Ok(Err(JournalError::Io { path, why }));
         }
+        // cut short by a crash, or damaged: every record says its version as well
+        Ok(_) => {}
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {}
         Err(error) => return Err(error),
     }
@@ -187,4 +187,14 @@ fn check_format(directory: &Path) -> io::Result<Result<(), JournalError>> {
     file.sync_all()?;
     sync_directory(directory).map_err(|fault| io::Error::other(fault.why().to_owned()))?;
     Ok(Ok(()))
+}
+
+/// Whether this names another format: its number, which stands twice so that no damaged digit passes
+/// for it.
+fn is_another(text: &str) -> bool {
+    let Some(numbers) = text.strip_prefix("callpost journal ").and_then(|rest| rest.strip_suffix('\n'))
+    else {
+        return false;
+    };
+    numbers.split_once(' ').is_some_and(|(one, two)| one == two && one.parse::<u32>().is_ok())
 }

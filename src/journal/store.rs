@@ -290,6 +290,15 @@ impl Journal {
         self.ask(Command::Forward).await
     }
 
+    /// The writer does nothing until what this returns is dropped: a disk that stalls.
+    #[cfg(test)]
+    pub(crate) async fn hold(&self) -> std::sync::mpsc::Sender<()> {
+        let (held, until) = std::sync::mpsc::channel();
+        // one that is closed does nothing already
+        let _ = self.commands.send(Command::Hold(until)).await;
+        held
+    }
+
     /// Ends the threads once what waits is on disk; later calls answer `Closed`.
     pub async fn close(&self) {
         // closed already is closed

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //!            5 failures in a row, or half of 20 or more in 60 s
-//!   Closed ------------------------------------------------------> Open (5 s, doubling to 5 min)
-//!     ^                                                             |    ^
+//!   Closed ------------------------------------------------------> Open (5 s, doubling to 5 min
+//!     ^                                                             |    from probe to probe)
+//!     |                                                             |    ^
 //!     | the probe got through                          time is up   v    | the probe failed
 //!     '----------------------------------------------------------- HalfOpen
 //! ```
@@ -89,8 +90,8 @@ impl Breaker {
         }
     }
 
-    /// An attempt ended. `failed`: by transport or 5xx.
-    pub fn record(&mut self, failed: bool, probe: bool, now: Micros) {
+    /// An attempt ended. `failed`: by transport or 5xx. `probe`: when it went out, if it was one.
+    pub fn record(&mut self, failed: bool, probe: Option<Micros>, now: Micros) {
         match (self.state, failed) {
             (BreakerState::Closed, false) => {
                 self.in_a_row = 0;
@@ -100,21 +101,26 @@ impl Breaker {
                 self.in_a_row += 1;
                 self.count(true, now);
                 if self.in_a_row >= IN_A_ROW || self.half_failed(now) {
-                    self.open(FIRST_WAIT, now);
+                    self.open(FIRST_WAIT, now, now);
                 }
             }
             // whatever got through, the receiver is back
             (BreakerState::Open { .. } | BreakerState::HalfOpen, false) => *self = Self::default(),
-            (BreakerState::HalfOpen, true) if probe => {
-                self.open(self.wait.saturating_mul(2).clamp(FIRST_WAIT, LONGEST_WAIT), now);
-            }
-            // attempts that were out when it opened
-            (BreakerState::Open { .. } | BreakerState::HalfOpen, true) => {}
+            (BreakerState::Open { .. } | BreakerState::HalfOpen, true) => match probe {
+                Some(began) if self.state == BreakerState::HalfOpen => {
+                    self.open(self.wait.saturating_mul(2).clamp(FIRST_WAIT, LONGEST_WAIT), began, now);
+                }
+                // attempts that were out when it opened
+                Some(_) | None => {}
+            },
         }
     }
 
-    fn open(&mut self, wait: i64, now: Micros) {
-        let until = Micros(now.0.saturating_add(wait));
+    /// From now for `wait`, but the next probe goes out no later than [`LONGEST_WAIT`] after the last
+    /// one did: a receiver may have come back the moment after that one was sent into the void.
+    fn open(&mut self, wait: i64, began: Micros, now: Micros) {
+        let until = now.0.saturating_add(wait).min(began.0.saturating_add(LONGEST_WAIT));
+        let until = Micros(until.max(now.0.saturating_add(FIRST_WAIT)));
         *self = Self { state: BreakerState::Open { until }, wait, ..Self::default() };
     }
 
@@ -158,15 +164,15 @@ mod tests {
     fn five_failures_in_a_row_open_it_and_four_do_not() {
         let mut breaker = Breaker::default();
         for second in 0..4 {
-            breaker.record(true, false, at(second));
+            breaker.record(true, None, at(second));
         }
         assert_eq!(breaker.state(), BreakerState::Closed);
-        breaker.record(false, false, at(4));
+        breaker.record(false, None, at(4));
         for second in 5..9 {
-            breaker.record(true, false, at(second));
+            breaker.record(true, None, at(second));
         }
         assert_eq!(breaker.state(), BreakerState::Closed, "a success starts the count anew");
-        breaker.record(true, false, at(9));
+        breaker.record(true, None, at(9));
         assert_eq!(open_until(&breaker), Some(14));
     }
 
@@ -174,11 +180,11 @@ mod tests {
     fn half_of_twenty_within_a_minute_open_it() {
         let mut breaker = Breaker::default();
         for n in 0..19 {
-            breaker.record(n % 2 == 0, false, at(1000 + n));
+            breaker.record(n % 2 == 0, None, at(1000 + n));
         }
         assert_eq!(breaker.state(), BreakerState::Closed, "nineteen are not enough");
-        breaker.record(false, false, at(1019));
-        breaker.record(true, false, at(1020));
+        breaker.record(false, None, at(1019));
+        breaker.record(true, None, at(1020));
         assert_eq!(open_until(&breaker), Some(1025));
     }
 
@@ -186,10 +192,10 @@ mod tests {
     fn failures_older_than_a_minute_do_not_count() {
         let mut breaker = Breaker::default();
         for n in 0..18 {
-            breaker.record(n % 2 == 0, false, at(1000 + n));
+            breaker.record(n % 2 == 0, None, at(1000 + n));
         }
         for n in 0..3 {
-            breaker.record(n % 2 == 0, false, at(1090 + n));
+            breaker.record(n % 2 == 0, None, at(1090 + n));
         }
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
@@ -198,7 +204,7 @@ mod tests {
     fn probes_wait_twice_as_long_each_time_up_to_five_minutes() {
         let mut breaker = Breaker::default();
         for _ in 0..5 {
-            breaker.record(true, false, at(0));
+            breaker.record(true, None, at(0));
         }
         let mut now = 0;
         let mut waits = Vec::new();
@@ -209,23 +215,43 @@ mod tests {
                 break;
             }
             breaker.probe();
-            breaker.record(true, true, at(now));
+            breaker.record(true, Some(at(now)), at(now));
         }
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
         breaker.probe();
-        breaker.record(false, true, at(now));
+        breaker.record(false, Some(at(now)), at(now));
         assert_eq!(breaker.state(), BreakerState::Closed);
         for _ in 0..5 {
-            breaker.record(true, false, at(now));
+            breaker.record(true, None, at(now));
         }
         assert_eq!(open_until(&breaker), Some(now + 5), "the wait starts anew after a success");
+    }
+
+    #[test]
+    fn what_a_probe_takes_is_part_of_the_longest_wait() {
+        let mut breaker = Breaker::default();
+        for _ in 0..5 {
+            breaker.record(true, None, at(0));
+        }
+        let mut began = 0;
+        for _ in 0..9 {
+            let Some(until) = open_until(&breaker) else { unreachable!("it is open") };
+            assert!(until - began <= 300, "{until} after {began}");
+            began = until;
+            breaker.probe();
+            breaker.record(true, Some(at(began)), at(began + 30));
+        }
+        assert_eq!(open_until(&breaker), Some(began + 300));
+        breaker.probe();
+        breaker.record(true, Some(at(began)), at(began + 900));
+        assert_eq!(open_until(&breaker), Some(began + 905), "never at once");
     }
 
     #[test]
     fn attempts_that_were_out_when_it_opened_do_not_lengthen_the_wait() {
         let mut breaker = Breaker::default();
         for _ in 0..16 {
-            breaker.record(true, false, at(0));
+            breaker.record(true, None, at(0));
         }
         assert_eq!(open_until(&breaker), Some(5));
     }
@@ -234,7 +260,7 @@ mod tests {
     fn it_survives_a_restart_open_and_a_lost_probe_goes_out_at_once() {
         let mut breaker = Breaker::default();
         for _ in 0..5 {
-            breaker.record(true, false, at(100));
+            breaker.record(true, None, at(100));
         }
         let again = |breaker: &Breaker, now| {
             let text = serde_json::to_string(breaker).unwrap_or_default();
@@ -250,7 +276,7 @@ mod tests {
         let mut restored = again(&breaker, 106);
         assert_eq!(open_until(&restored), Some(106));
         restored.probe();
-        restored.record(true, true, at(106));
+        restored.record(true, Some(at(106)), at(106));
         assert_eq!(open_until(&restored), Some(116), "the wait was kept");
     }
 }

@@ -1,561 +1,369 @@
-//! What a route may do now, and what follows from what came of it. Pure: time and chance are
-//! passed in; the worker acts.
+//! The two lanes of a sink: calls as they happen, and history behind them. Which may take how many
+//! slots now. Pure: time is passed in; the worker acts.
 
 use std::time::Duration;
 
 use parsers::Micros;
-use serde::{Deserialize, Serialize};
 
-use super::breaker::{Breaker, BreakerState};
-use super::concurrency::Concurrency;
-use super::health::{Failing, Paused, RouteHealth};
-use super::retry::{Facts, Pause, Policy, Verdict, decide, jittered, retry_after};
-use crate::journal::Settlement;
-use crate::metrics::buckets;
-use crate::sinks::{Class, Outcome};
+use super::gate::Take;
 
-/// A receiver that asks for time gets at most so much for the whole route; one delivery may wait
-/// longer.
-const LONGEST_HOLD: i64 = 300 * Micros::SECOND;
-/// Paused times that are remembered, to be left out of ages.
-const MOST_PAUSES: usize = 32;
+/// While whoever counts reports is behind, history looks again after this, milliseconds.
+const REPORTS_WAIT: i64 = 50;
 
-/// One route's state.
-#[derive(Debug)]
-pub struct Lane {
-    policy: Policy,
-    breaker: Breaker,
-    paused: Option<Paused>,
-    /// Set while the breaker is not closed.
-    failing: Option<Failing>,
-    /// Earlier paused times, oldest first.
-    pauses: Vec<(Micros, Micros)>,
-    concurrency: Concurrency,
-    /// Nothing goes out before: the receiver asked for time.
-    hold: Micros,
-    /// Nothing goes out before: `rate`.
-    next_slot: Micros,
-    /// The paused route's probe is out.
-    probing: bool,
-    /// What is stored has changed.
-    changed: bool,
-    health: RouteHealth,
+/// One of a sink's lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Calls as they happen: first in everything.
+    Live,
+    /// Calls of the past, in what the live lane leaves.
+    History,
 }
 
-/// What may go out now.
+/// What the lanes have out, and when something of them may be due.
+#[derive(Clone, Debug)]
+pub struct Lanes {
+    live: Side,
+    history: Side,
+    /// Creates of history a second.
+    rate: Option<f64>,
+    /// Nothing of history goes out before: `rate`.
+    next_slot: Micros,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Side {
+    /// Deliveries out or being settled.
+    out: usize,
+    due: Due,
+}
+
+/// When something of a lane may be due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Due {
+    /// Now; the journal knows.
+    #[default]
+    Maybe,
+    /// At this time, or when the journal says that there is something new.
+    At(Micros),
+    /// When the journal says so.
+    Nothing,
+}
+
+impl Due {
+    const fn by(self, now: Micros) -> bool {
+        match self {
+            Self::Maybe => true,
+            Self::At(at) => at.0 <= now.0,
+            Self::Nothing => false,
+        }
+    }
+}
+
+/// What a worker does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Take {
-    /// So many deliveries.
-    UpTo(usize),
-    /// One, the oldest that is due, to see whether the receiver is back.
-    Probe,
+pub enum Turn {
+    /// Asks the journal for what is due.
+    Ask(Ask),
     /// Nothing before this time; `None`: before something else happens.
     Wait(Option<Micros>),
 }
 
-/// One attempt as it went out.
-#[derive(Clone, Copy, Debug)]
-pub struct Attempt {
-    /// Attempts before it.
-    pub attempts: u32,
-    /// When the delivery was appended.
-    pub accepted: Micros,
-    /// Whether NiMbox refused it before.
-    pub refused: bool,
-    /// Whether it is a probe.
+/// Up to so many deliveries of one lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Whose turn it is.
+    pub lane: Lane,
+    /// At least 1.
+    pub limit: usize,
+    /// It goes out to see whether the receiver is back.
     pub probe: bool,
-    /// When it went out.
-    pub started: Micros,
 }
 
-/// What is stored across restarts.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Stored {
-    #[serde(default)]
-    breaker: Breaker,
-    #[serde(default)]
-    paused: Option<Paused>,
-    #[serde(default)]
-    failing: Option<Failing>,
-    #[serde(default)]
-    pauses: Vec<(Micros, Micros)>,
-}
-
-impl Lane {
-    /// From what [`Lane::stored`] gave before the restart; anything unreadable counts as nothing.
-    /// A paused route asks again at once: somebody may have acted.
-    pub fn new(policy: Policy, stored: Option<&[u8]>, now: Micros) -> Self {
-        let stored: Stored = stored.and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
-        let paused = stored.paused.map(|paused| Paused { probe: Some(now), ..paused });
-        let concurrency = Concurrency::new(policy.concurrency);
-        Self {
-            breaker: stored.breaker.restored(now),
-            paused,
-            failing: stored.failing,
-            pauses: stored.pauses.into_iter().take(MOST_PAUSES).collect(),
-            concurrency,
-            policy,
-            hold: Micros(i64::MIN),
-            next_slot: Micros(i64::MIN),
-            probing: false,
-            changed: false,
-            health: RouteHealth::default(),
-        }
+impl Lanes {
+    /// Nothing is out, something may be due.
+    pub const fn new(rate: Option<f64>) -> Self {
+        let side = Side { out: 0, due: Due::Maybe };
+        Self { live: side, history: side, rate, next_slot: Micros(i64::MIN) }
     }
 
-    /// What to store, if it has changed since it was last asked.
-    pub fn stored(&mut self) -> Option<Vec<u8>> {
-        if !std::mem::take(&mut self.changed) {
-            return None;
-        }
-        serde_json::to_vec(&Stored {
-            breaker: self.breaker.clone(),
-            paused: self.paused.clone(),
-            failing: self.failing.clone(),
-            pauses: self.pauses.clone(),
-        })
-        .ok()
+    /// Deliveries out or being settled, of both.
+    pub const fn busy(&self) -> usize {
+        self.live.out + self.history.out
     }
 
-    /// For status.
-    pub fn health(&self) -> RouteHealth {
-        RouteHealth {
-            paused: self.paused.clone(),
-            breaker: self.breaker.state(),
-            failing: self.failing.clone(),
-            concurrency: self.concurrency.limit(),
-            ..self.health.clone()
-        }
-    }
-
-    /// What may go out now, while so many deliveries are out or being settled.
-    pub fn take(&self, busy: usize, now: Micros) -> Take {
-        if let Some(paused) = &self.paused {
-            return match paused.probe {
-                Some(at) if at <= now && !self.probing => Take::Probe,
-                Some(at) if !self.probing => Take::Wait(Some(at)),
-                Some(_) | None => Take::Wait(None),
-            };
-        }
-        match self.breaker.state() {
-            BreakerState::Open { until } if until.max(self.hold) <= now => return Take::Probe,
-            BreakerState::Open { until } => return Take::Wait(Some(until.max(self.hold))),
-            BreakerState::HalfOpen => return Take::Wait(None),
-            BreakerState::Closed => {}
-        }
-        let free = self.concurrency.limit().saturating_sub(busy);
-        let wait = self.hold.max(self.next_slot);
-        if free == 0 {
-            Take::Wait(None)
-        } else if wait > now {
-            Take::Wait(Some(wait))
-        } else if self.policy.rate.is_some() {
-            Take::UpTo(1)
-        } else {
-            Take::UpTo(free)
-        }
-    }
-
-    /// An attempt goes out.
-    pub fn started(&mut self, probe: bool, now: Micros) {
-        self.health.in_flight += 1;
-        if let Some(rate) = self.policy.rate.filter(|rate| *rate > 0.0) {
-            let gap = Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::from_secs(3600));
-            let gap = i64::try_from(gap.as_micros()).unwrap_or(i64::MAX);
-            self.next_slot = Micros(self.next_slot.max(now).0.saturating_add(gap));
-        }
-        if probe {
-            if self.paused.is_some() {
-                self.probing = true;
-            } else {
-                self.breaker.probe();
-            }
-        }
-    }
-
-    /// An attempt was broken off: the agent stops.
-    pub fn broken_off(&mut self, probe: bool, now: Micros) {
-        self.health.in_flight = self.health.in_flight.saturating_sub(1);
-        if probe {
-            self.probing = false;
-            self.breaker.no_probe(now);
-        }
-    }
-
-    /// An attempt ended: how to settle its delivery. `chance` is between -1 and 1.
-    pub fn ended(&mut self, attempt: Attempt, outcome: &Outcome, now: Micros, chance: f64) -> Settlement {
-        self.health.in_flight = self.health.in_flight.saturating_sub(1);
-        self.note(attempt, outcome, now);
-        let held = self.paused.is_some() && attempt.probe;
-        if attempt.probe {
-            self.probing = false;
-        }
-        let facts = Facts {
-            attempts: attempt.attempts,
-            age: self.age(attempt.accepted, now),
-            refused: attempt.refused,
-            costs: !attempt.probe,
-        };
-        let verdict = decide(&self.policy, facts, outcome, now, chance);
-        self.bear(attempt, outcome, now, chance);
-        match verdict {
-            Verdict::Pause(pause) => {
-                self.pause(pause, now);
-                Settlement::Released
-            }
-            // still nobody there: the pause goes on, and nothing of it is the delivery's fault
-            Verdict::Settle(Settlement::Retry { .. }) if held && failed(outcome.class) => {
-                if let Some(paused) = &mut self.paused {
-                    paused.probe = Some(now.plus_millis(300_000));
-                }
-                Settlement::Released
-            }
-            Verdict::Settle(settlement) => {
-                if held {
-                    self.resume(now);
-                }
-                self.at_probe(settlement, attempt.probe && outcome.retry_after.is_none())
-            }
-        }
-    }
-
-    /// The configuration was read again: somebody acted, so a paused route asks again at once.
-    pub fn asked_again(&mut self, now: Micros) {
-        if let Some(paused) = &mut self.paused {
-            paused.probe = Some(now);
-        }
-    }
-
-    /// Another configuration. What was learned of the receiver holds no longer: it may be another.
-    pub fn reconfigured(&mut self, policy: Policy, now: Micros) {
-        self.concurrency.configured(policy.concurrency);
-        self.policy = policy;
-        self.hold = Micros(i64::MIN);
+    /// Another rate for history.
+    pub fn limit(&mut self, rate: Option<f64>) {
+        self.rate = rate;
         self.next_slot = Micros(i64::MIN);
-        if self.breaker.state() != BreakerState::Closed {
-            self.breaker = Breaker::default();
-            self.concurrency.afresh();
-            self.changed = true;
-        }
-        self.asked_again(now);
     }
 
-    /// Holds everything.
-    pub fn pause(&mut self, pause: Pause, now: Micros) {
-        let since = self.paused.as_ref().map_or(now, |paused| paused.since);
-        let remedy = pause.remedy.to_owned();
-        let reason = pause.reason.to_owned();
-        self.paused = Some(Paused { since, reason, why: pause.why, remedy, probe: pause.probe });
-        self.changed = true;
-    }
-
-    /// Holds nothing any more.
-    pub fn resume(&mut self, now: Micros) {
-        let Some(paused) = self.paused.take() else { return };
-        if self.pauses.len() == MOST_PAUSES {
-            self.pauses.remove(0);
-        }
-        self.pauses.push((paused.since, now));
-        self.changed = true;
-    }
-
-    /// Time since it was appended, paused time left out, microseconds.
-    fn age(&self, accepted: Micros, now: Micros) -> i64 {
-        let open = self.paused.iter().map(|paused| (paused.since, now));
-        let held: i64 = self
-            .pauses
-            .iter()
-            .copied()
-            .chain(open)
-            .map(|(from, to)| to.min(now).0.saturating_sub(from.max(accepted).0).max(0))
-            .fold(0, i64::saturating_add);
-        now.0.saturating_sub(accepted.0).saturating_sub(held).max(0)
-    }
-
-    /// What the receiver can bear.
-    fn bear(&mut self, attempt: Attempt, outcome: &Outcome, now: Micros, chance: f64) {
-        let before = self.breaker.state();
-        match outcome.class {
-            Class::Throttled | Class::Overloaded => {
-                self.concurrency.overloaded(attempt.started, now);
-                if let Some(asked) = outcome.retry_after.as_deref().and_then(|text| retry_after(text, now)) {
-                    let wait = jittered(asked.min(LONGEST_HOLD), chance.abs());
-                    self.hold = self.hold.max(Micros(now.0.saturating_add(wait)));
-                }
-            }
-            Class::Delivered | Class::Duplicate => self.concurrency.went_well(),
-            Class::Refused
-            | Class::Unreadable
-            | Class::Moved
-            | Class::Invalid
-            | Class::Unauthorized
-            | Class::Gone
-            | Class::Unavailable
-            | Class::Unreachable
-            | Class::Certificate
-            | Class::Forbidden
-            | Class::Unusable
-            | Class::Mismatch => {}
-        }
-        if outcome.class != Class::Mismatch {
-            self.breaker.record(failed(outcome.class), attempt.probe, now);
-        } else if attempt.probe {
-            self.breaker.no_probe(now);
-        }
-        let after = self.breaker.state();
-        if before != after {
-            self.changed = true;
-            if after == BreakerState::Closed {
-                self.concurrency.afresh();
-                self.failing = None;
-            } else {
-                let since = self.failing.as_ref().map_or(now, |failing| failing.since);
-                self.failing = Some(Failing { since, why: outcome.why.clone() });
-            }
+    /// A delivery goes out.
+    pub fn started(&mut self, lane: Lane, now: Micros) {
+        self.side(lane).out += 1;
+        if lane == Lane::History
+            && let Some(rate) = self.rate
+        {
+            self.next_slot = next_slot(self.next_slot, rate, now);
         }
     }
 
-    /// A delivery that failed as a probe is due again when the next probe is: behind an open breaker
-    /// the oldest goes first.
-    fn at_probe(&self, settlement: Settlement, probe: bool) -> Settlement {
-        match (settlement, self.breaker.state()) {
-            (Settlement::Retry { why, status, costs, .. }, BreakerState::Open { until }) if probe => {
-                Settlement::Retry { at: until, why, status, costs }
-            }
-            (settlement, _) => settlement,
+    /// A delivery is settled.
+    pub fn ended(&mut self, lane: Lane) {
+        let side = self.side(lane);
+        side.out = side.out.saturating_sub(1);
+    }
+
+    /// The journal handed out all that was due; the next will be at that time.
+    pub fn drained(&mut self, lane: Lane, next: Option<Micros>) {
+        self.side(lane).due = next.map_or(Due::Nothing, Due::At);
+    }
+
+    /// The journal says that something may be due.
+    pub fn woken(&mut self, lane: Lane) {
+        self.side(lane).due = Due::Maybe;
+    }
+
+    /// Whether the journal is to say when something may be due.
+    pub fn is_quiet(&self, lane: Lane) -> bool {
+        let side = match lane {
+            Lane::Live => &self.live,
+            Lane::History => &self.history,
+        };
+        side.due != Due::Maybe
+    }
+
+    /// Whose turn it is. `take`: what the sink bears now. `slots`: requests under way at once, at most.
+    /// `reports`: how many ends of history can be told.
+    pub fn turn(&self, take: Take, slots: usize, reports: usize, now: Micros) -> Turn {
+        let (free, probe) = match take {
+            Take::Wait(at) => return Turn::Wait(at),
+            Take::Probe => (1, true),
+            Take::UpTo(free) => (free, false),
+        };
+        if self.live.due.by(now) {
+            return Turn::Ask(Ask { lane: Lane::Live, limit: free, probe });
+        }
+        match self.history(slots, reports, probe, now) {
+            Ok(limit) => Turn::Ask(Ask { lane: Lane::History, limit: limit.min(free), probe }),
+            Err(at) => Turn::Wait(earlier(self.live.due, at)),
         }
     }
 
-    fn note(&mut self, attempt: Attempt, outcome: &Outcome, now: Micros) {
-        *self.health.attempts.entry(outcome.class.as_str().to_owned()).or_default() += 1;
-        let took = u64::try_from(now.0.saturating_sub(attempt.started.0)).unwrap_or(0) / 1000;
-        self.health.latency_ms = Some(match self.health.latency_ms {
-            None => took,
-            Some(before) => (before.saturating_mul(9).saturating_add(took)) / 10,
-        });
-        let unreadable = outcome.class == Class::Unreadable;
-        self.health.unreadable = if unreadable { self.health.unreadable.saturating_add(1) } else { 0 };
-        let since_accepted = |at: Micros| u64::try_from(at.0.saturating_sub(attempt.accepted.0)).unwrap_or(0);
-        if attempt.attempts == 0 && !attempt.probe {
-            self.health.first_request.observe(buckets::PATIENT, since_accepted(attempt.started));
+    /// How many of history may go out, at least one, or when to look again.
+    fn history(&self, slots: usize, reports: usize, probe: bool, now: Micros) -> Result<usize, Due> {
+        if !self.history.due.by(now) {
+            return Err(self.history.due);
         }
-        if matches!(outcome.class, Class::Delivered | Class::Duplicate) {
-            self.health.latency.observe(buckets::PATIENT, since_accepted(now));
-            self.health.minute.add(1, now);
-            self.health.last_success = Some(now);
+        // the next call finds a slot free, and half of them once calls come
+        let most = if self.live.out == 0 { slots.saturating_sub(1).max(1) } else { slots / 2 };
+        let room = if probe { 1 } else { most.saturating_sub(self.history.out) };
+        let told = reports.saturating_sub(self.history.out);
+        if room == 0 {
+            Err(Due::Nothing)
+        } else if told == 0 {
+            Err(Due::At(now.plus_millis(REPORTS_WAIT)))
+        } else if self.rate.is_some() && self.next_slot > now {
+            Err(Due::At(self.next_slot))
+        } else if self.rate.is_some() {
+            Ok(1)
         } else {
-            self.health.last_error = Some((now, outcome.why.clone()));
+            Ok(room.min(told))
+        }
+    }
+
+    const fn side(&mut self, lane: Lane) -> &mut Side {
+        match lane {
+            Lane::Live => &mut self.live,
+            Lane::History => &mut self.history,
         }
     }
 }
 
-/// Whether the breaker counts it: the receiver did not answer, or failed.
-const fn failed(class: Class) -> bool {
-    matches!(class, Class::Unreachable | Class::Unavailable | Class::Overloaded)
+/// When the next may go out at so many a second; idle time is not saved up.
+pub(super) fn next_slot(slot: Micros, rate: f64, now: Micros) -> Micros {
+    let longest = Duration::from_secs(3600);
+    let gap = Duration::try_from_secs_f64(1.0 / rate).unwrap_or(longest).min(longest);
+    let gap = i64::try_from(gap.as_micros()).unwrap_or(i64::MAX);
+    Micros(slot.max(now).0.saturating_add(gap))
+}
+
+fn earlier(a: Due, b: Due) -> Option<Micros> {
+    match (a, b) {
+        (Due::At(a), Due::At(b)) => Some(a.min(b)),
+        (Due::At(at), _) | (_, Due::At(at)) => Some(at),
+        (Due::Maybe | Due::Nothing, Due::Maybe | Due::Nothing) => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use jiff::tz::TimeZone;
+    use proptest::prelude::*;
 
     use super::*;
 
-    fn policy() -> Policy {
-        Policy { retry_for: Duration::from_secs(75 * 3600), concurrency: 4, rate: None, zone: TimeZone::UTC }
+    const NOW: Micros = Micros(1_000_000_000);
+    const MANY: usize = usize::MAX;
+
+    /// So many out of each lane, and whether something is due.
+    fn lanes((live, live_due): (usize, bool), (history, history_due): (usize, bool)) -> Lanes {
+        let side = |out: usize, due: bool| Side { out, due: if due { Due::Maybe } else { Due::Nothing } };
+        Lanes { live: side(live, live_due), history: side(history, history_due), ..Lanes::new(None) }
     }
 
-    fn lane() -> Lane {
-        Lane::new(policy(), None, at(0))
+    /// As the gate has it while nothing holds it.
+    fn turn(lanes: &Lanes, slots: usize) -> Turn {
+        let free = slots.saturating_sub(lanes.busy());
+        let take = if free == 0 { Take::Wait(None) } else { Take::UpTo(free) };
+        lanes.turn(take, slots, MANY, NOW)
     }
 
-    const fn at(seconds: i64) -> Micros {
-        Micros::from_secs(1_790_000_000 + seconds)
-    }
-
-    fn outcome(class: Class) -> Outcome {
-        Outcome { class, status: None, why: "why".to_owned(), answer: String::new(), retry_after: None }
-    }
-
-    /// One attempt at a delivery of that age, from start to end.
-    fn attempt(lane: &mut Lane, class: Class, accepted: i64, now: i64) -> Settlement {
-        let probe = lane.take(0, at(now)) == Take::Probe;
-        lane.started(probe, at(now));
-        let attempt =
-            Attempt { attempts: 0, accepted: at(accepted), refused: false, probe, started: at(now) };
-        lane.ended(attempt, &outcome(class), at(now), 0.0)
+    const fn ask(lane: Lane, limit: usize) -> Turn {
+        Turn::Ask(Ask { lane, limit, probe: false })
     }
 
     #[test]
-    fn what_is_busy_takes_slots() {
-        let mut lane = lane();
-        assert_eq!(lane.take(0, at(0)), Take::UpTo(4));
-        lane.started(false, at(0));
-        assert_eq!(lane.take(1, at(0)), Take::UpTo(3));
-        assert_eq!(lane.take(4, at(0)), Take::Wait(None));
-        assert_eq!(lane.take(9, at(0)), Take::Wait(None));
-    }
-
-    #[test]
-    fn a_rate_spaces_requests() {
-        let mut lane = Lane::new(Policy { rate: Some(2.0), ..policy() }, None, at(0));
-        let half = Micros(at(0).0 + Micros::SECOND / 2);
-        assert_eq!(lane.take(0, at(0)), Take::UpTo(1));
-        lane.started(false, at(0));
-        assert_eq!(lane.take(1, at(0)), Take::Wait(Some(half)));
-        assert_eq!(lane.take(1, half), Take::UpTo(1));
-        assert_eq!(lane.take(0, at(3600)), Take::UpTo(1), "idle time is not saved up");
-        lane.started(false, at(3600));
-        assert!(matches!(lane.take(0, at(3600)), Take::Wait(Some(_))));
-    }
-
-    #[test]
-    fn a_fault_of_the_route_holds_everything_and_asks_again_every_five_minutes() {
-        for class in
-            [Class::Unauthorized, Class::Moved, Class::Certificate, Class::Forbidden, Class::Unusable]
-        {
-            let mut lane = lane();
-            assert_eq!(attempt(&mut lane, class, 0, 10), Settlement::Released, "{class:?}");
-            assert_eq!(lane.take(0, at(11)), Take::Wait(Some(at(310))), "{class:?}");
-            assert_eq!(lane.take(0, at(310)), Take::Probe, "{class:?}");
-            lane.started(true, at(310));
-            assert_eq!(lane.take(0, at(310)), Take::Wait(None), "one probe at a time");
-            lane.broken_off(true, at(310));
-            assert_eq!(attempt(&mut lane, class, 0, 310), Settlement::Released, "{class:?}");
-            assert_eq!(lane.take(0, at(311)), Take::Wait(Some(at(610))), "{class:?}");
-            let settlement = attempt(&mut lane, Class::Delivered, 0, 610);
-            assert!(matches!(settlement, Settlement::Delivered { .. }), "{settlement:?}");
-            assert_eq!(lane.take(0, at(610)), Take::UpTo(4), "{class:?}");
-            assert_eq!(lane.health().paused, None);
+    fn the_table_of_slots() {
+        // slots, live out and due, history out and due: who may take how many
+        let table = [
+            (16, (0, true), (0, true), Some((Lane::Live, 16))),
+            (16, (15, true), (0, true), Some((Lane::Live, 1))),
+            (16, (0, false), (0, true), Some((Lane::History, 15))),
+            (16, (0, false), (15, true), None),
+            (16, (0, true), (15, true), Some((Lane::Live, 1))),
+            (16, (1, false), (0, true), Some((Lane::History, 8))),
+            (16, (1, false), (8, true), None),
+            (16, (1, false), (12, true), None),
+            (16, (12, false), (0, true), Some((Lane::History, 4))),
+            (16, (0, false), (0, false), None),
+            (5, (1, false), (0, true), Some((Lane::History, 2))),
+            (2, (0, false), (0, true), Some((Lane::History, 1))),
+            (2, (0, false), (1, true), None),
+            (2, (0, true), (1, true), Some((Lane::Live, 1))),
+            (2, (1, false), (0, true), Some((Lane::History, 1))),
+            (2, (1, true), (0, true), Some((Lane::Live, 1))),
+            (1, (0, false), (0, true), Some((Lane::History, 1))),
+            (1, (0, true), (0, true), Some((Lane::Live, 1))),
+            (1, (1, false), (0, true), None),
+            (1, (0, true), (1, true), None),
+        ];
+        for (slots, live, history, expected) in table {
+            let got = match turn(&lanes(live, history), slots) {
+                Turn::Ask(ask) => {
+                    assert!(!ask.probe);
+                    Some((ask.lane, ask.limit))
+                }
+                Turn::Wait(_) => None,
+            };
+            assert_eq!(got, expected, "{slots} slots, live {live:?}, history {history:?}");
         }
     }
 
     #[test]
-    fn a_receiver_that_wants_no_more_is_not_asked_until_somebody_acts() {
-        let mut lane = lane();
-        assert_eq!(attempt(&mut lane, Class::Gone, 0, 10), Settlement::Released);
-        assert_eq!(lane.take(0, at(1_000_000)), Take::Wait(None));
-        let stored = lane.stored();
-        let mut again = Lane::new(policy(), stored.as_deref(), at(2000));
-        assert_eq!(again.take(0, at(2000)), Take::Probe, "a restart asks once");
-        assert_eq!(attempt(&mut again, Class::Gone, 0, 2000), Settlement::Released);
-        assert_eq!(again.take(0, at(1_000_000)), Take::Wait(None));
+    fn whoever_has_something_due_asks_whether_the_receiver_is_back_live_first() {
+        let probe = |lane| Turn::Ask(Ask { lane, limit: 1, probe: true });
+        let ask = |lanes: &Lanes| lanes.turn(Take::Probe, 1, MANY, NOW);
+        assert_eq!(ask(&lanes((0, true), (0, true))), probe(Lane::Live));
+        assert_eq!(ask(&lanes((0, false), (0, true))), probe(Lane::History));
+        assert_eq!(ask(&lanes((1, false), (1, true))), probe(Lane::History), "what is out may hang");
+        assert_eq!(ask(&lanes((0, false), (0, false))), Turn::Wait(None));
     }
 
     #[test]
-    fn while_paused_a_receiver_that_is_away_ends_nothing_and_costs_nothing() {
-        let mut lane = lane();
-        attempt(&mut lane, Class::Unauthorized, 0, 0);
-        let long = 90 * 86_400;
-        assert_eq!(attempt(&mut lane, Class::Unreachable, 0, long), Settlement::Released);
-        assert_eq!(lane.take(0, at(long)), Take::Wait(Some(at(long + 300))));
+    fn history_keeps_its_rate_and_live_has_none() {
+        let mut lanes = lanes((0, false), (0, true));
+        lanes.limit(Some(4.0));
+        assert_eq!(turn(&lanes, 16), ask(Lane::History, 1));
+        lanes.started(Lane::History, NOW);
+        let quarter = Micros(NOW.0 + Micros::SECOND / 4);
+        assert_eq!(turn(&lanes, 16), Turn::Wait(Some(quarter)));
+        lanes.drained(Lane::Live, Some(NOW.plus_millis(100)));
+        assert_eq!(turn(&lanes, 16), Turn::Wait(Some(NOW.plus_millis(100))), "live is due sooner");
+        lanes.woken(Lane::Live);
+        assert_eq!(turn(&lanes, 16), ask(Lane::Live, 15));
+        lanes.started(Lane::Live, NOW);
+        lanes.drained(Lane::Live, None);
+        lanes.limit(None);
+        assert_eq!(turn(&lanes, 16), ask(Lane::History, 7));
     }
 
     #[test]
-    fn paused_time_is_no_age() {
-        let mut lane = lane();
-        attempt(&mut lane, Class::Unauthorized, 0, 0);
-        let long = 90 * 86_400;
-        attempt(&mut lane, Class::Delivered, 0, long);
-        let settlement = attempt(&mut lane, Class::Unreachable, 0, long + 60);
-        assert!(matches!(settlement, Settlement::Retry { costs: true, .. }), "{settlement:?}");
-        let settlement = attempt(&mut lane, Class::Unreachable, 0, long + 76 * 3600);
-        assert!(matches!(settlement, Settlement::Dead { .. }), "{settlement:?}");
+    fn history_waits_for_whoever_counts_how_it_ended() {
+        let lanes = lanes((0, false), (3, true));
+        let turn = |reports| lanes.turn(Take::UpTo(13), 16, reports, NOW);
+        assert_eq!(turn(10), ask(Lane::History, 7));
+        assert_eq!(turn(3), Turn::Wait(Some(NOW.plus_millis(REPORTS_WAIT))));
     }
 
-    #[test]
-    fn behind_an_open_breaker_one_goes_out_at_a_time_and_costs_nothing() {
-        let mut lane = lane();
-        for _ in 0..5 {
-            let settlement = attempt(&mut lane, Class::Unreachable, 0, 0);
-            assert!(matches!(settlement, Settlement::Retry { costs: true, .. }), "{settlement:?}");
-        }
-        assert_eq!(lane.take(0, at(1)), Take::Wait(Some(at(5))));
-        assert_eq!(lane.take(0, at(5)), Take::Probe);
-        let settlement = attempt(&mut lane, Class::Unreachable, 0, 5);
-        let Settlement::Retry { at: next, costs: false, .. } = settlement else {
-            unreachable!("a probe costs nothing: {settlement:?}")
-        };
-        assert_eq!(next, at(15), "the oldest is the next probe again");
-        let settlement = attempt(&mut lane, Class::Delivered, 0, 15);
-        assert!(matches!(settlement, Settlement::Delivered { .. }), "{settlement:?}");
-        assert_eq!(lane.take(0, at(15)), Take::UpTo(1), "carefully at first");
+    #[derive(Clone, Copy, Debug)]
+    enum Happens {
+        /// So many are appended.
+        Calls(usize),
+        Past(usize),
+        /// One that is out ends, whichever is meant.
+        Ends(Lane),
+        /// The receiver bears so many.
+        Bears(usize),
     }
 
-    #[test]
-    fn an_hour_of_black_hole_is_over_within_five_minutes_of_the_recovery() {
-        let mut lane = lane();
-        let mut now = 0;
-        let mut sent = 0;
-        let recovered = 3600;
-        let first = loop {
-            match lane.take(0, at(now)) {
-                Take::Wait(Some(until)) => now = until.secs() - at(0).secs(),
-                Take::Wait(None) => unreachable!("nothing is out"),
-                Take::UpTo(_) | Take::Probe => {
-                    sent += 1;
-                    let class = if now >= recovered { Class::Delivered } else { Class::Unreachable };
-                    if matches!(attempt(&mut lane, class, 0, now), Settlement::Delivered { .. }) {
-                        break now;
+    fn happens() -> impl Strategy<Value = Happens> {
+        let lane = prop_oneof![Just(Lane::Live), Just(Lane::History)];
+        prop_oneof![
+            (1usize..4).prop_map(Happens::Calls),
+            (1usize..40).prop_map(Happens::Past),
+            lane.prop_map(Happens::Ends),
+            (1usize..17).prop_map(Happens::Bears),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn history_never_takes_what_a_call_needs_and_is_never_starved(
+            first in 1usize..17,
+            story in proptest::collection::vec(happens(), 1..200),
+        ) {
+            let (mut lanes, mut slots) = (Lanes::new(None), first);
+            let (mut calls, mut past) = (0usize, 0usize);
+            for next in story {
+                let was_idle = lanes.live.out == 0 && calls == 0;
+                match next {
+                    Happens::Calls(more) => {
+                        calls += more;
+                        lanes.woken(Lane::Live);
+                        prop_assert!(
+                            !was_idle || slots == 1 || lanes.busy() < slots,
+                            "a call after a pause finds a slot: {lanes:?}"
+                        );
+                    }
+                    Happens::Past(more) => {
+                        past += more;
+                        lanes.woken(Lane::History);
+                    }
+                    Happens::Ends(lane) => lanes.ended(lane),
+                    // never fewer than are out: those that are out are let end
+                    Happens::Bears(now) => slots = now.max(lanes.busy() + 1),
+                }
+                while let Turn::Ask(Ask { lane, limit, .. }) = turn(&lanes, slots) {
+                    prop_assert!(limit >= 1 && lanes.busy() + limit <= slots);
+                    let waiting = if lane == Lane::Live { &mut calls } else { &mut past };
+                    let handed = limit.min(*waiting);
+                    *waiting -= handed;
+                    (0..handed).for_each(|_| lanes.started(lane, NOW));
+                    if handed < limit {
+                        lanes.drained(lane, None);
+                    }
+                    if lane == Lane::History && handed > 0 {
+                        prop_assert_eq!(calls, 0, "calls go first");
+                        let most = if lanes.live.out > 0 { slots / 2 } else { (slots - 1).max(1) };
+                        prop_assert!(lanes.history.out <= most, "{lanes:?} of {slots}");
                     }
                 }
+                if lanes.live.out == 0 && calls == 0 && past > 0 {
+                    prop_assert!(lanes.history.out > 0, "starved: {lanes:?}, {past} wait");
+                }
+                if calls > 0 {
+                    prop_assert!(lanes.busy() >= slots, "a call waits beside a free slot: {lanes:?}");
+                }
             }
-        };
-        assert!(first - recovered <= 300, "{first}");
-        assert!(sent < 30, "{sent} requests into the black hole");
-    }
-
-    #[test]
-    fn a_receiver_that_asks_for_time_gets_it_for_the_whole_route() {
-        let mut lane = lane();
-        lane.started(false, at(0));
-        let attempt = Attempt { attempts: 0, accepted: at(0), refused: false, probe: false, started: at(0) };
-        let asks = Outcome { retry_after: Some("60".to_owned()), ..outcome(Class::Throttled) };
-        lane.ended(attempt, &asks, at(0), 0.0);
-        assert_eq!(lane.take(0, at(1)), Take::Wait(Some(at(60))));
-        assert_eq!(lane.take(0, at(60)), Take::UpTo(2), "and half the requests at once");
-    }
-
-    #[test]
-    fn its_state_survives_a_restart() {
-        let mut lane = lane();
-        for _ in 0..5 {
-            attempt(&mut lane, Class::Unreachable, 0, 100);
-        }
-        let stored = lane.stored();
-        assert!(stored.is_some());
-        assert_eq!(lane.stored(), None, "stored once a change");
-        let again = Lane::new(policy(), stored.as_deref(), at(101));
-        assert_eq!(again.take(0, at(101)), Take::Wait(Some(at(105))));
-        assert_eq!(Lane::new(policy(), Some(b"rubbish"), at(101)).take(0, at(101)), Take::UpTo(4));
-    }
-
-    #[test]
-    fn another_configuration_asks_a_paused_or_failing_receiver_at_once() {
-        let mut lane = lane();
-        attempt(&mut lane, Class::Gone, 0, 10);
-        assert_eq!(lane.take(0, at(1000)), Take::Wait(None));
-        lane.asked_again(at(1000));
-        assert_eq!(lane.take(0, at(1000)), Take::Probe);
-        attempt(&mut lane, Class::Delivered, 0, 1000);
-        for _ in 0..5 {
-            attempt(&mut lane, Class::Unreachable, 0, 1000);
-        }
-        assert_eq!(lane.take(0, at(1001)), Take::Wait(Some(at(1005))));
-        lane.reconfigured(Policy { concurrency: 2, ..policy() }, at(1001));
-        assert_eq!(lane.take(0, at(1001)), Take::UpTo(1), "carefully at first");
-        // what was out under the old configuration may still fail
-        lane.started(false, at(1001));
-        assert!(matches!(attempt(&mut lane, Class::Unreachable, 0, 1002), Settlement::Retry { .. }));
-    }
-
-    #[test]
-    fn whatever_comes_every_slot_is_free_again_when_all_have_ended() {
-        for first in [Class::Delivered, Class::Unreachable, Class::Throttled, Class::Refused, Class::Gone] {
-            let mut lane = lane();
-            for _ in 0..8 {
-                attempt(&mut lane, first, 0, 0);
-            }
-            assert_eq!(lane.health().in_flight, 0, "{first:?}");
         }
     }
 }

@@ -1,56 +1,44 @@
 //! One task a route: takes what is due, sends it, settles it.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use parsers::Micros;
-use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::breaker::BreakerState;
+use super::flights::{Answered, Flights, JOURNAL_LONGEST_WAIT, JOURNAL_WAIT, Step};
+use super::gate::{Attempt, Gate};
 use super::health::RouteHealth;
-use super::lane::{Attempt, Lane, Take};
-use super::retry::{Pause, Policy, jittered, was_refused};
+use super::history::{History, HistoryLink};
+use super::lane::{Ask, Lane, Lanes, Turn};
+use super::retry::{Policy, was_refused};
 use super::route::Route;
-use crate::calls::UpdateId;
 use crate::clock;
-use crate::hex::hex;
-use crate::journal::{Delivery, DeliveryKey, Journal, JournalError, RouteId, Settlement};
-use crate::sinks::{Class, Outcome, Sink, test_body};
+use crate::journal::{Delivery, Journal, JournalError, RouteId, Settlement};
+use crate::sinks::{Outcome, Sink};
 
 /// After the stop, requests under way get so long.
 const LAST_WAIT: Duration = Duration::from_secs(5);
-/// A journal that cannot be read or written is tried again after this, doubling.
-const JOURNAL_WAIT: Duration = Duration::from_secs(1);
-const JOURNAL_LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// What the journal calls due but does not hand out is not asked for again sooner, milliseconds.
 const SOONEST_LOOK: i64 = 50;
 /// A receiver has so long to take the new secret.
 const OVERLAP: i64 = 24 * 3600 * Micros::SECOND;
-/// Test events: seconds to the second one, doubling.
-const VERIFY_WAIT: i64 = 5;
-const VERIFY_LONGEST_WAIT: i64 = 300;
-/// Why a route waits that has not answered a test event, in a word.
-const UNVERIFIED: &str = "unverified";
 /// Answers in a row that are not NiMbox's before somebody is told.
 const UNREADABLE_ALARM: u64 = 3;
 
-/// Runs one route until told to stop.
+/// Runs one route until told to stop, its history lane with it.
 pub struct Worker {
-    route: RouteId,
-    setup: Arc<WorkerSetup>,
-    orders: watch::Receiver<Orders>,
-    journal: Journal,
-    clock: Clock,
+    pub(super) route: RouteId,
+    pub(super) setup: Arc<WorkerSetup>,
+    pub(super) orders: watch::Receiver<Orders>,
+    pub(super) journal: Journal,
+    pub(super) clock: Clock,
+    history: History,
     health: watch::Sender<RouteHealth>,
 }
 
@@ -82,19 +70,11 @@ impl fmt::Debug for WorkerSetup {
 
 /// Why a worker does not deliver any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
+pub(super) enum Left {
     /// The agent stops.
     Stopped,
     /// There are other orders.
     Ordered,
-}
-
-type Flights = FuturesUnordered<Pin<Box<dyn Future<Output = Step> + Send>>>;
-
-/// How far a delivery got.
-enum Step {
-    Answered(Box<(Delivery, Attempt, Outcome)>),
-    Settled(DeliveryKey),
 }
 
 impl fmt::Debug for Worker {
@@ -112,9 +92,23 @@ impl Worker {
         let setup = Arc::new(route.setup());
         let (orders, told) = watch::channel(Orders { setup: Some(Arc::clone(&setup)) });
         let (health, tells) = watch::channel(RouteHealth::default());
-        let worker =
-            Self { route: route.id.clone(), setup, orders: told, journal, clock: Clock::new(), health };
+        let worker = Self {
+            route: route.id.clone(),
+            setup,
+            orders: told,
+            journal,
+            clock: Clock::new(),
+            history: History::default(),
+            health,
+        };
         (worker, orders, tells)
+    }
+
+    /// For whoever sends history. It outlives reloads, so it is none of [`WorkerSetup`]'s.
+    #[must_use]
+    pub fn with_history(mut self, link: HistoryLink) -> Self {
+        self.history = History::new(link);
+        self
     }
 
     /// Delivers until told to stop; then lets what is under way end, for 5 s, and gives back the
@@ -123,19 +117,19 @@ impl Worker {
         let name = self.note_name("lane");
         let stored = self.journal.note(&name).await.ok().flatten();
         let now = self.clock.now();
-        let mut lane = Lane::new(self.setup.policy.clone(), stored.as_deref(), now);
+        let mut gate = Gate::new(self.setup.policy.clone(), stored.as_deref(), now);
         let mut told = false;
         loop {
-            let left = if !self.follow(&mut lane) {
+            let left = if !self.follow(&mut gate) {
                 self.hold(&stop).await
             } else {
                 self.rotate().await;
-                match self.verified(&mut lane, &stop).await {
+                match self.verified(&mut gate, &stop).await {
                     Ok(()) => {
                         if !std::mem::replace(&mut told, true) {
                             info!(route = %self.route.0, host = self.setup.sink.host(), "route delivers");
                         }
-                        self.deliver(&mut lane, &stop).await
+                        self.deliver(&mut gate, &stop).await
                     }
                     Err(left) => left,
                 }
@@ -149,14 +143,14 @@ impl Worker {
     }
 
     /// Takes the latest orders; false when there is nothing to deliver to.
-    fn follow(&mut self, lane: &mut Lane) -> bool {
+    fn follow(&mut self, gate: &mut Gate) -> bool {
         let setup = self.orders.borrow_and_update().setup.clone();
         let Some(setup) = setup else { return false };
         let now = self.clock.now();
         if Arc::ptr_eq(&setup, &self.setup) {
-            lane.asked_again(now);
+            gate.asked_again(now);
         } else {
-            lane.reconfigured(setup.policy.clone(), now);
+            gate.reconfigured(setup.policy.clone(), now);
             info!(route = %self.route.0, host = setup.sink.host(), "route delivers by another configuration");
             self.setup = setup;
         }
@@ -203,167 +197,165 @@ impl Worker {
         }
     }
 
-    async fn deliver(&mut self, lane: &mut Lane, stop: &CancellationToken) -> Left {
-        let mut flights: Flights = FuturesUnordered::new();
-        let mut out: HashMap<DeliveryKey, bool> = HashMap::new();
+    async fn deliver(&mut self, gate: &mut Gate, stop: &CancellationToken) -> Left {
+        let mut flights = Flights::default();
+        let mut lanes = Lanes::new(self.history.rate());
         let mut journal_wait = JOURNAL_WAIT;
-        // Nothing more is due until then, or until the journal says so.
-        let mut drained: Option<Option<Micros>> = None;
+        let (live, history) = (self.route.clone(), self.route.history());
         loop {
             let now = self.clock.now();
-            let (wake, idle) = match (lane.take(flights.len(), now), drained) {
-                (Take::Wait(at), _) => (at, false),
-                (_, Some(next)) if next.is_none_or(|next| next > now) => (next, true),
-                (take @ (Take::UpTo(_) | Take::Probe), _) => {
-                    let (limit, probe) = match take {
-                        Take::UpTo(limit) => (limit, false),
-                        Take::Probe | Take::Wait(_) => (1, true),
-                    };
-                    match self.journal.due(&self.route, now, limit).await {
-                        Ok((due, next)) => {
-                            journal_wait = JOURNAL_WAIT;
-                            let next = next.map(|next| next.max(now.plus_millis(SOONEST_LOOK)));
-                            drained = (due.len() < limit).then_some(next);
-                            for delivery in due {
-                                out.insert(delivery.key, probe);
-                                flights.push(self.attempt(lane, delivery, probe, now));
-                            }
-                            self.publish(lane).await;
-                            continue;
-                        }
-                        Err(JournalError::Closed) => break,
-                        Err(error) => {
-                            warn!(route = %self.route.0, %error, "cannot read what is due");
-                            let at = now.0.saturating_add(micros(journal_wait));
-                            journal_wait = (journal_wait * 2).min(JOURNAL_LONGEST_WAIT);
-                            (Some(Micros(at)), false)
-                        }
+            let take = gate.take(lanes.busy(), now);
+            let wake = match lanes.turn(take, gate.slots(), self.history.room(), now) {
+                Turn::Wait(at) => at,
+                Turn::Ask(ask) => match self.take(gate, &mut lanes, &mut flights, ask, now).await {
+                    Ok(()) => {
+                        journal_wait = JOURNAL_WAIT;
+                        continue;
                     }
-                }
+                    Err(JournalError::Closed) => break,
+                    Err(error) => {
+                        warn!(route = %self.route.0, %error, "cannot read what is due");
+                        let at = now.0.saturating_add(micros(journal_wait));
+                        journal_wait = (journal_wait * 2).min(JOURNAL_LONGEST_WAIT);
+                        Some(Micros(at))
+                    }
+                },
             };
-            self.publish(lane).await;
+            self.publish(gate).await;
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = ordered(&mut self.orders) => {
                     if !self.goes_on() {
-                        return self.drain(lane, flights, out, stop).await;
+                        return self.drain(gate, lanes, flights, stop).await;
                     }
                     // requests under way keep the sink that they began with
-                    self.follow(lane);
+                    self.follow(gate);
                     self.rotate().await;
                 }
-                Some(step) = flights.next() => {
-                    // with more to come, what frees a place does not wait
-                    let patient = drained.is_some();
-                    self.step(lane, &mut flights, &mut out, step, patient, stop);
+                Some(step) = flights.next() => self.step(gate, &mut lanes, &mut flights, step, stop),
+                () = self.journal.wait_for_work(&live), if lanes.is_quiet(Lane::Live) => {
+                    lanes.woken(Lane::Live);
                 }
-                () = self.journal.wait_for_work(&self.route), if idle => drained = None,
+                () = self.journal.wait_for_work(&history), if lanes.is_quiet(Lane::History) => {
+                    lanes.woken(Lane::History);
+                }
+                rate = self.history.another_rate() => lanes.limit(rate),
                 () = sleep(self.clock.until(wake)), if wake.is_some() => {}
             }
         }
-        self.finish(lane, flights, out).await;
+        self.finish(gate, lanes, flights).await;
         Left::Stopped
+    }
+
+    /// Takes what is due, and sends it.
+    async fn take(
+        &self,
+        gate: &mut Gate,
+        lanes: &mut Lanes,
+        flights: &mut Flights,
+        Ask { lane, limit, probe }: Ask,
+        now: Micros,
+    ) -> Result<(), JournalError> {
+        let route = match lane {
+            Lane::Live => self.route.clone(),
+            Lane::History => self.route.history(),
+        };
+        let (due, next) = self.journal.due(&route, now, limit).await?;
+        if due.len() < limit {
+            lanes.drained(lane, next.map(|next| next.max(now.plus_millis(SOONEST_LOOK))));
+        }
+        for delivery in due {
+            gate.started(probe, now);
+            lanes.started(lane, now);
+            let attempt = Attempt {
+                attempts: delivery.attempts,
+                accepted: delivery.accepted,
+                refused: delivery.last.as_ref().is_some_and(was_refused),
+                probe,
+                lane,
+                started: now,
+            };
+            flights.request(Arc::clone(&self.setup.sink), delivery, attempt);
+        }
+        Ok(())
     }
 
     /// Nothing new goes out; what is under way ends, however long its timeout lets it.
     async fn drain(
         &mut self,
-        lane: &mut Lane,
+        gate: &mut Gate,
+        mut lanes: Lanes,
         mut flights: Flights,
-        mut out: HashMap<DeliveryKey, bool>,
         stop: &CancellationToken,
     ) -> Left {
         loop {
-            self.publish(lane).await;
+            self.publish(gate).await;
             tokio::select! {
                 () = stop.cancelled() => break,
                 step = flights.next() => match step {
-                    Some(step) => self.step(lane, &mut flights, &mut out, step, false, stop),
+                    Some(step) => self.step(gate, &mut lanes, &mut flights, step, stop),
                     None => return Left::Ordered,
                 },
             }
         }
-        self.finish(lane, flights, out).await;
+        self.finish(gate, lanes, flights).await;
         Left::Stopped
     }
 
     /// Nothing new goes out; what is under way may end.
-    async fn finish(&mut self, lane: &mut Lane, mut flights: Flights, mut out: HashMap<DeliveryKey, bool>) {
+    async fn finish(&mut self, gate: &mut Gate, mut lanes: Lanes, mut flights: Flights) {
         let never = CancellationToken::new();
         let deadline = Instant::now() + LAST_WAIT;
         while let Ok(Some(step)) = tokio::time::timeout_at(deadline, flights.next()).await {
-            self.step(lane, &mut flights, &mut out, step, false, &never);
+            self.step(gate, &mut lanes, &mut flights, step, &never);
         }
         let now = self.clock.now();
-        for (key, probe) in out {
-            lane.broken_off(probe, now);
+        for (key, attempt) in flights.break_off().await {
+            gate.broken_off(attempt.probe, now);
             // where this fails the lease ends with the process
             let _ = self.journal.settle(key, Settlement::Released, now).await;
         }
-        self.publish(lane).await;
+        self.publish(gate).await;
     }
 
     fn step(
         &mut self,
-        lane: &mut Lane,
+        gate: &mut Gate,
+        lanes: &mut Lanes,
         flights: &mut Flights,
-        out: &mut HashMap<DeliveryKey, bool>,
         step: Step,
-        patient: bool,
         stop: &CancellationToken,
     ) {
-        match step {
+        let answered = match step {
             Step::Settled(key) => {
-                out.remove(&key);
+                if let Some(attempt) = flights.landed(key) {
+                    lanes.ended(attempt.lane);
+                }
+                return;
             }
-            Step::Answered(answered) => {
-                let (delivery, attempt, outcome) = *answered;
-                let now = self.clock.now();
-                let before = lane.health();
-                let settlement = lane.ended(attempt, &outcome, now, chance());
-                self.tell(&before, &lane.health(), &delivery, &outcome, &settlement);
-                flights.push(Box::pin(settle(
-                    self.journal.clone(),
-                    delivery.key,
-                    settlement,
-                    now,
-                    patient,
-                    stop.clone(),
-                )));
-            }
-        }
-    }
-
-    fn attempt(
-        &self,
-        lane: &mut Lane,
-        delivery: Delivery,
-        probe: bool,
-        started: Micros,
-    ) -> Pin<Box<dyn Future<Output = Step> + Send>> {
-        lane.started(probe, started);
-        let attempt = Attempt {
-            attempts: delivery.attempts,
-            accepted: delivery.accepted,
-            refused: delivery.last.as_ref().is_some_and(was_refused),
-            probe,
-            started,
+            Step::Answered(answered) => answered,
         };
-        let sink = Arc::clone(&self.setup.sink);
-        Box::pin(async move {
-            let outcome = sink.send(&delivery).await;
-            Step::Answered(Box::new((delivery, attempt, outcome)))
-        })
+        let Answered { delivery, attempt, outcome } = *answered;
+        let now = self.clock.now();
+        let before = gate.health();
+        let settlement = gate.ended(attempt, &outcome, now, chance());
+        self.tell(&before, &gate.health(), &delivery, &outcome, &settlement);
+        if attempt.lane == Lane::History {
+            self.history.report(&self.route, &delivery, &outcome, &settlement);
+        }
+        // with more to come, what frees a place does not wait
+        let patient = lanes.is_quiet(Lane::Live) && lanes.is_quiet(Lane::History);
+        flights.settle(self.journal.clone(), delivery.key, settlement, now, patient, stop.clone());
     }
 
-    /// Stores the lane's state where it changed, and tells how the route fares.
-    async fn publish(&self, lane: &mut Lane) {
-        if let Some(stored) = lane.stored()
+    /// Stores the gate's state where it changed, and tells how the route fares.
+    pub(super) async fn publish(&self, gate: &mut Gate) {
+        if let Some(stored) = gate.stored()
             && let Err(error) = self.journal.set_note(&self.note_name("lane"), Some(stored)).await
         {
             debug!(route = %self.route.0, %error, "cannot keep the route's state");
         }
-        let health = lane.health();
+        let health = gate.health();
         self.health.send_if_modified(|known| {
             let news = *known != health;
             *known = health;
@@ -424,110 +416,20 @@ impl Worker {
         }
     }
 
-    /// Posts test events until one is answered, unless this URL answered one before.
-    async fn verified(&mut self, lane: &mut Lane, stop: &CancellationToken) -> Result<(), Left> {
-        let setup = Arc::clone(&self.setup);
-        let (Some(url), Sink::Webhook(sink)) = (&setup.verify, &*setup.sink) else { return Ok(()) };
-        let route = self.route.clone();
-        let (route, host) = (&*route.0, sink.host());
-        let name = self.note_name("verified");
-        // the URL itself may be secret
-        let fingerprint = hex(&Sha256::digest(url.as_str().as_bytes()));
-        let known = self.journal.note(&name).await.ok().flatten();
-        if known.as_deref() == Some(fingerprint.as_bytes()) {
-            return Ok(());
-        }
-        let first = self.clock.now();
-        let id = test_id(&setup.pbx, route, first);
-        let body = test_body(&id, first);
-        let mut wait = VERIFY_WAIT;
-        let mut why = "the receiver has not answered the test event yet".to_owned();
-        loop {
-            let now = self.clock.now();
-            let next = Micros(now.0.saturating_add(jittered(wait * Micros::SECOND, chance())));
-            let remedy = "make the receiver answer a POST at this URL with 2xx, or set verify = false; `callpost check` shows the address to admit";
-            lane.pause(Pause { reason: UNVERIFIED, why: why.clone(), remedy, probe: Some(next) }, now);
-            self.publish(lane).await;
-            let outcome = tokio::select! {
-                () = stop.cancelled() => return Err(Left::Stopped),
-                () = ordered(&mut self.orders) => return Err(Left::Ordered),
-                outcome = sink.post(&id, None, &body) => outcome,
-            };
-            if outcome.class == Class::Delivered {
-                if let Err(error) = self.journal.set_note(&name, Some(fingerprint.into_bytes())).await {
-                    debug!(route, %error, "cannot keep that the URL is verified");
-                }
-                lane.resume(self.clock.now());
-                self.publish(lane).await;
-                info!(route, host, "webhook verified by a test event");
-                return Ok(());
-            }
-            warn!(route, host, why = outcome.why, "test event not accepted, the route waits");
-            why = format!("the receiver did not accept the test event: {}", outcome.why);
-            lane.pause(Pause { reason: UNVERIFIED, why: why.clone(), remedy, probe: Some(next) }, now);
-            self.publish(lane).await;
-            wait = (wait * 2).min(VERIFY_LONGEST_WAIT);
-            tokio::select! {
-                () = stop.cancelled() => return Err(Left::Stopped),
-                () = ordered(&mut self.orders) => return Err(Left::Ordered),
-                () = sleep(self.clock.until(Some(next))) => {}
-            }
-        }
-    }
-
-    fn note_name(&self, what: &str) -> String {
+    pub(super) fn note_name(&self, what: &str) -> String {
         format!("route/{}/{what}", self.route.0)
     }
 }
 
 /// Waits for other orders; for ever where nobody gives any.
-async fn ordered(orders: &mut watch::Receiver<Orders>) {
+pub(super) async fn ordered(orders: &mut watch::Receiver<Orders>) {
     if orders.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// Until it is on disk: a delivery that is made but not settled would be made again.
-async fn settle(
-    journal: Journal,
-    key: DeliveryKey,
-    settlement: Settlement,
-    now: Micros,
-    patient: bool,
-    stop: CancellationToken,
-) -> Step {
-    let mut wait = JOURNAL_WAIT;
-    let mut patient = patient && matches!(settlement, Settlement::Delivered { .. });
-    loop {
-        let settled = if std::mem::replace(&mut patient, false) {
-            journal.settle_soon(key, settlement.clone(), now).await
-        } else {
-            journal.settle(key, settlement.clone(), now).await
-        };
-        match settled {
-            Ok(()) | Err(JournalError::Closed) => return Step::Settled(key),
-            Err(error) => warn!(%error, "cannot keep how a delivery ended"),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Step::Settled(key),
-            () = sleep(wait) => {}
-        }
-        wait = (wait * 2).min(JOURNAL_LONGEST_WAIT);
-    }
-}
-
-/// As an update's id, from what a test event is about.
-fn test_id(pbx: &str, route: &str, at: Micros) -> UpdateId {
-    let mut hash = Sha256::new();
-    for text in [pbx, "test", route, &at.0.to_string()] {
-        hash.update(text.as_bytes());
-        hash.update([0]);
-    }
-    UpdateId(format!("{pbx}.{}.0", &hex(&hash.finalize())[..14]).into())
-}
-
 /// Between -1 and 1.
-fn chance() -> f64 {
+pub(super) fn chance() -> f64 {
     getrandom::u32().map_or(0.0, |random| f64::from(random) / f64::from(u32::MAX) * 2.0 - 1.0)
 }
 
@@ -538,7 +440,7 @@ fn micros(duration: Duration) -> i64 {
 /// The time of day, except that it never goes back while the process runs: what was put off by
 /// minutes must not wait for a day because somebody set the clock.
 #[derive(Clone, Copy, Debug)]
-struct Clock {
+pub(super) struct Clock {
     read: Instant,
     then: Micros,
 }
@@ -548,7 +450,7 @@ impl Clock {
         Self { read: Instant::now(), then: clock::now() }
     }
 
-    fn now(&mut self) -> Micros {
+    pub(super) fn now(&mut self) -> Micros {
         let now = self.at(clock::now());
         *self = Self { read: Instant::now(), then: now };
         now
@@ -558,7 +460,7 @@ impl Clock {
         wall.max(Micros(self.then.0.saturating_add(micros(self.read.elapsed()))))
     }
 
-    fn until(&self, at: Option<Micros>) -> Duration {
+    pub(super) fn until(&self, at: Option<Micros>) -> Duration {
         let wait = at.map_or(0, |at| at.0.saturating_sub(self.at(clock::now()).0));
         Duration::from_micros(u64::try_from(wait).unwrap_or(0))
     }
@@ -566,7 +468,17 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+    use tempfile::TempDir;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
+    use crate::calls::{CallKey, UpdateId};
+    use crate::config::{Environment, load_text};
+    use crate::journal::{Batch, JournalOptions, Outgoing, Payload};
+    use crate::routes::Routes;
 
     const DAY: i64 = 86_400 * Micros::SECOND;
 
@@ -577,5 +489,84 @@ mod tests {
         let passed = Micros(10 * DAY + 5 * Micros::SECOND);
         assert_eq!(clock.at(Micros(9 * DAY)), passed, "set back: time goes on as it passes");
         assert_eq!(clock.at(Micros(11 * DAY)), Micros(11 * DAY), "set forward: what was put off is due");
+    }
+
+    fn create(n: usize) -> Outgoing {
+        Outgoing {
+            route: RouteId("crm".into()),
+            id: UpdateId(format!("hq.{n}.0").into()),
+            call: CallKey(format!("{n}").into()),
+            ordered: false,
+            party: None,
+            start: None,
+            payload: Payload::Nimbox {
+                initiated: "2026-11-21T09:19:27Z".to_owned(),
+                source: "04145550100".to_owned(),
+                destination: format!("{n}"),
+                duration: None,
+                url: None,
+            },
+        }
+    }
+
+    fn journal(directory: &TempDir) -> Journal {
+        let options = JournalOptions {
+            directory: directory.path().to_path_buf(),
+            max_size: 256 << 20,
+            keep: Duration::from_secs(86_400),
+            pbx: "hq".to_owned(),
+            generation_records: 1000,
+        };
+        Journal::open(options).unwrap().0
+    }
+
+    fn routes(port: u16, timeout: Duration) -> Routes {
+        let text = format!(
+            "[pbx]\nname = \"hq\"\ntimezone = \"UTC\"\n[[nimbox]]\nname = \"crm\"\ntoken = \"t\"\n\
+             url = \"http://127.0.0.1:{port}/\"\nallow_http = true\nconcurrency = 2\n"
+        );
+        let mut config = load_text(&text, "test", &Environment::default()).unwrap().config;
+        config.nimbox[0].delivery.timeout = timeout;
+        Routes::new(&config)
+    }
+
+    /// The first request of a connection, unanswered.
+    async fn request(listener: &TcpListener) -> TcpStream {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") {
+            stream.read_buf(&mut seen).await.unwrap();
+        }
+        stream
+    }
+
+    #[tokio::test]
+    async fn what_is_answered_while_the_journal_stalls_is_not_sent_again() {
+        const TIMEOUT: Duration = Duration::from_secs(2);
+        let directory = TempDir::new().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let journal = journal(&directory);
+        journal.append(Batch { outbox: vec![create(0), create(1)], ..Batch::default() }).await.unwrap();
+        let routes = routes(listener.local_addr().unwrap().port(), TIMEOUT);
+        let (worker, _orders, mut health) = Worker::new(&routes.routes[0], journal.clone());
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(worker.run(stop.clone()));
+        let (mut first, mut second) = (request(&listener).await, request(&listener).await);
+        let stalled = journal.hold().await;
+        // the pause that follows is to be kept in the journal
+        first.write_all(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        sleep(TIMEOUT / 20).await;
+        let taken = b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"error\":false}";
+        second.write_all(taken).await.unwrap();
+        sleep(TIMEOUT + TIMEOUT / 4).await;
+        drop(stalled);
+        let health =
+            health.wait_for(|health| health.paused.is_some() && health.in_flight == 0).await.unwrap().clone();
+        assert_eq!(health.attempts.get("delivered"), Some(&1), "{:?}", health.attempts);
+        stop.cancel();
+        task.await.unwrap();
+        let counters = journal.status().await.unwrap().routes[0].counters;
+        assert_eq!((counters.delivered, counters.pending), (1, 1));
+        journal.close().await;
     }
 }

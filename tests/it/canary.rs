@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use callpost::demo::Pbx;
 use tempfile::TempDir;
 
+use crate::cli::http;
 use crate::receiver::{Receiver, Reply};
 use crate::reload;
 
 /// Each is also looked for percent-encoded and in base64.
-const CANARIES: [&str; 9] = [
+const CANARIES: [&str; 10] = [
     "canary-ami-7f3a",
     "canary-token&7f3b",
     "canary-password-7f3c",
@@ -23,6 +24,7 @@ const CANARIES: [&str; 9] = [
     "Y2FuYXJ5LXNpZ25pbmcta2V5LTdmM2YtLS0tLS0t",
     "Y2FuYXJ5LXByZXZpb3VzLWtleS03ZjQwLS0tLS0t",
     "canary-cdr-7f41",
+    "canary-api-7f43",
     "canary-query-7f42",
 ];
 
@@ -74,13 +76,12 @@ impl Said {
     fn leaks(&self) -> Vec<String> {
         let mut leaks = Vec::new();
         for (place, text) in &self.0 {
-            for canary in CANARIES {
-                for form in forms(canary) {
-                    if let Some(at) = find(text, form.as_bytes()) {
-                        let from = at.saturating_sub(200);
-                        let around = String::from_utf8_lossy(&text[from..(at + 80).min(text.len())]);
-                        leaks.push(format!("{form} in {place}: ...{around}..."));
-                    }
+            let text = String::from_utf8_lossy(text);
+            for form in CANARIES.into_iter().flat_map(forms) {
+                if let Some(at) = text.find(&form) {
+                    let around: String = text[..at].chars().rev().take(200).collect();
+                    let around: String = around.chars().rev().collect();
+                    leaks.push(format!("{form} in {place}: ...{around}{form}..."));
                 }
             }
         }
@@ -98,21 +99,19 @@ fn forms(canary: &str) -> Vec<String> {
     forms
 }
 
-fn find(text: &[u8], word: &[u8]) -> Option<usize> {
-    text.windows(word.len()).position(|window| window == word)
-}
-
 fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 fn site(directory: &Path, pbx: &Pbx, [good, bad, crm]: [&Receiver; 3]) -> String {
-    let [ami, token, password, header, path, key, previous, _, query] = CANARIES;
+    let [ami, token, password, header, path, key, previous, cdr, api, query] = CANARIES;
     let repeated = |receiver: &Receiver| receiver.url(&format!("/{path}/hook?key={query}"));
     format!(
         "[pbx]\nname = \"hq\"\ntimezone = \"UTC\"\ntrunks = [\"PJSIP/trunk\"]\n\
          [ami]\naddress = \"{}\"\nsecret = \"{ami}\"\n[journal]\ndirectory = {directory:?}\n[numbers]\nmin_length = 1\n\
+         [cdr]\nsource = \"mysql://reader:{cdr}@127.0.0.1:9/asteriskcdrdb\"\n\
+         [api]\nlisten = \"127.0.0.1:0\"\ntoken = \"{api}\"\n\
          [[webhook]]\nname = \"good\"\nurl = \"{}\"\nallow_http = true\nevents = [\"call.state\"]\n\
          secret = \"whsec_{key}\"\nsecret_previous = \"whsec_{previous}\"\nheaders = {{ Authorization = \"{header}\" }}\n\
          [[webhook]]\nname = \"bad\"\nurl = \"{}\"\nallow_http = true\nevents = [\"call.state\"]\nverify = false\n\
@@ -181,6 +180,9 @@ async fn no_secret_is_in_anything_that_is_said_or_kept() {
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert!(core.contains(" 1 ") || core.contains(" 0 "), "it may dump its memory: {core}");
 
+    let letters = said.run(home.path(), &["dead", "list", "--json"]);
+    let letter: serde_json::Value = serde_json::from_str(letters.lines().next().unwrap()).unwrap();
+    let letter = letter["id"].as_str().unwrap().to_owned();
     for arguments in [
         &["status"][..],
         &["calls"],
@@ -188,6 +190,13 @@ async fn no_secret_is_in_anything_that_is_said_or_kept() {
         &["reload"],
         &["reload", "--json"],
         &["dead", "list", "--json"],
+        &["dead", "show", &letter],
+        &["dead", "show", &letter, "--json"],
+        &["replay", "--from", "1h", "--dry-run"],
+        &["backfill", "--since", "1h", "--dry-run"],
+        &["journal", "status"],
+        &["journal", "verify", "--json"],
+        &["journal", "export"],
         &["number", "04145550100"],
         &["check", "--config-only"],
         &["capture", "/dev/null/no"],
@@ -201,6 +210,21 @@ async fn no_secret_is_in_anything_that_is_said_or_kept() {
         said.run(home.path(), &["trace", &call, "--json"]);
         said.run(home.path(), &["trace", &call]);
     }
+    let address = said.run(home.path(), &["status", "--json"]);
+    let address: serde_json::Value = serde_json::from_str(&address).unwrap();
+    let address = address["listen"].as_str().unwrap();
+    for path in ["/metrics", "/status", "/livez", "/readyz", "/calls", "/no/such/place"] {
+        for token in [CANARIES[8], "another-token"] {
+            let request = format!(
+                "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
+            );
+            said.add(format!("{path} over HTTP"), http(address, &request).1.into_bytes());
+        }
+    }
+    assert!(
+        said.0.iter().any(|(_, text)| String::from_utf8_lossy(text).contains("callpost_journal_bytes")),
+        "metrics were read"
+    );
     // with each secret's table broken, a fault quotes no value
     for (from, to) in [
         ("retry_for = \"1 s\"", "retry_for = 1"),

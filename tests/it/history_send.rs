@@ -403,7 +403,10 @@ async fn what_happened_while_the_agent_was_stopped_arrives_once() {
         agent.delivered().await;
         if start == 0 {
             let (_, shown, _) = site.run(&["status"]).await;
-            assert!(shown.contains(&format!("{count} creates in the store, none missing; next in")), "{shown}");
+            assert!(
+                shown.contains(&format!("{count} creates in the store, none missing; next in")),
+                "{shown}"
+            );
         }
         agent.stop().await;
     }

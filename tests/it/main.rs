@@ -18,6 +18,7 @@ mod digits;
 mod expect;
 mod h2;
 mod history;
+mod history_dst;
 mod history_send;
 mod history_stores;
 mod lab;

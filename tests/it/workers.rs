@@ -9,9 +9,9 @@ use std::time::Duration;
 use callpost::calls::{CallKey, UpdateId};
 use callpost::config::{Config, Environment, load_text};
 use callpost::journal::{Batch, Counters, Journal, JournalOptions, Outgoing, Payload, RouteId};
-use callpost::routes::{BreakerState, Orders, RouteHealth, Routes, Worker};
+use callpost::routes::{BreakerState, Ended, HistoryLink, Orders, Report, RouteHealth, Routes, Worker};
 use tempfile::TempDir;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -53,8 +53,13 @@ pub struct Running {
 
 impl Running {
     pub fn start(config: &Config, journal: &Journal) -> Self {
+        Self::start_with(config, journal, |worker| worker)
+    }
+
+    pub fn start_with(config: &Config, journal: &Journal, with: impl FnOnce(Worker) -> Worker) -> Self {
         let routes = Routes::new(config);
         let (worker, orders, health) = Worker::new(&routes.routes[0], journal.clone());
+        let worker = with(worker);
         let stop = CancellationToken::new();
         Self { health, orders, task: tokio::spawn(worker.run(stop.clone())), stop }
     }
@@ -110,18 +115,23 @@ pub fn create(n: usize) -> Outgoing {
     }
 }
 
+/// Of the past.
+pub fn past(n: usize) -> Outgoing {
+    Outgoing { route: RouteId("sink".into()).history(), ..create(n) }
+}
+
 pub async fn append(journal: &Journal, outbox: Vec<Outgoing>) {
     journal.append(Batch { outbox, ..Batch::default() }).await.unwrap();
 }
 
 pub async fn counters(journal: &Journal) -> Counters {
+    counters_of(journal, "sink").await
+}
+
+pub async fn counters_of(journal: &Journal, name: &str) -> Counters {
     let status = journal.status().await.unwrap();
-    status
-        .routes
-        .iter()
-        .find(|route| &*route.route.0 == "sink")
-        .map(|route| route.counters)
-        .unwrap_or_default()
+    let found = status.routes.iter().find(|route| &*route.route.0 == name);
+    found.map(|route| route.counters).unwrap_or_default()
 }
 
 /// Until the journal says so; the time that passes is its own.
@@ -447,5 +457,132 @@ async fn a_refusal_is_offered_again_at_night_and_harms_nobody() {
     let counters = settled(&journal, |counters| counters.delivered == 1).await;
     assert_eq!((counters.dead, counters.refused), (0, 0));
     worker.stop().await;
+    journal.close().await;
+}
+
+/// The destination of a create.
+fn destination(request: &crate::receiver::Request) -> usize {
+    let (_, rest) = request.line.split_once("destination=").unwrap();
+    rest.split([' ', '&']).next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_call_finds_a_slot_while_history_is_sent_and_history_all_others() {
+    let directory = TempDir::new().unwrap();
+    let receiver = Receiver::start(|_| Reply::Later(TAKEN.to_owned(), Duration::from_millis(40))).await;
+    let journal = open(directory.path());
+    append(&journal, (1000..1060).map(past).collect()).await;
+    let worker = Running::start(&nimbox(&receiver.url("/"), "concurrency = 4"), &journal);
+    receiver.until(20).await;
+    assert_eq!(receiver.connections(), 3, "one slot stays free");
+    for n in 0..5 {
+        let place = || receiver.requests().iter().position(|request| destination(request) == n);
+        let before = receiver.requests().len();
+        append(&journal, vec![create(n)]).await;
+        let mut seen = before;
+        while place().is_none() {
+            seen += 1;
+            receiver.until(seen).await;
+        }
+        let passed = place().unwrap() - before;
+        assert!(passed <= 3, "{passed} of the past came before it");
+    }
+    settled(&journal, |counters| counters.delivered == 5).await;
+    receiver.until(65).await;
+    worker.stop().await;
+    let history = counters_of(&journal, "sink/history").await;
+    assert_eq!((history.accepted, history.delivered, history.pending), (60, 60, 0));
+    assert_eq!(receiver.requests().len(), 65, "each once");
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn history_tells_how_each_attempt_ended_and_keeps_the_rate_that_is_set() {
+    let directory = TempDir::new().unwrap();
+    let refused = r#"{"error":true,"errors":{"destination":"no se consiguió"}}"#;
+    let exists = r#"{"error":true,"errors":{"initiated":"La llamada ya existe"}}"#;
+    let receiver = Receiver::start(move |n| match n {
+        1 => Reply::ok(exists),
+        2 => Reply::ok(refused),
+        3 => Reply::status("500 Internal Server Error"),
+        4 => Reply::status("400 Bad Request"),
+        _ => Reply::ok(TAKEN),
+    })
+    .await;
+    let journal = open(directory.path());
+    append(&journal, (0..10).map(past).collect()).await;
+    let (rate, limited) = watch::channel(Some(20.0));
+    let (reports, mut told) = mpsc::channel(2);
+    let link = HistoryLink { rate: limited, reports };
+    let began = tokio::time::Instant::now();
+    let config = nimbox(&receiver.url("/"), "concurrency = 1");
+    let worker = Running::start_with(&config, &journal, |worker| worker.with_history(link));
+    let mut ends = Vec::new();
+    while ends.len() < 10 {
+        let Report { route, id, first, ended } = told.recv().await.unwrap();
+        assert_eq!((&*route.0, first), ("sink", true), "{id:?}");
+        ends.push((id.0.to_string(), ended));
+    }
+    assert!(began.elapsed() >= Duration::from_millis(440), "{:?}", began.elapsed());
+    let ids: Vec<_> = (0..10).map(|n| past(n).id.0.to_string()).collect();
+    assert!(ends.iter().map(|(id, _)| id).eq(&ids), "{ends:?}");
+    let ended: Vec<_> = ends.into_iter().map(|(_, ended)| ended).collect();
+    assert_eq!(ended[..2], [Ended::Delivered, Ended::AlreadyThere]);
+    assert!(matches!(&ended[2], Ended::Refused { why } if why.contains("consigui")), "{:?}", ended[2]);
+    assert!(matches!(&ended[3], Ended::Failing { why } if why.contains("500")), "{:?}", ended[3]);
+    assert!(matches!(&ended[4], Ended::Failing { why } if why.contains("400")), "{:?}", ended[4]);
+    assert!(ended[5..].iter().all(|end| *end == Ended::Delivered), "{ended:?}");
+    // set while it runs; and nobody needs to listen
+    rate.send_replace(None);
+    drop(told);
+    append(&journal, (100..300).map(past).collect()).await;
+    let history = loop {
+        let history = counters_of(&journal, "sink/history").await;
+        if history.delivered >= 207 {
+            break history;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(history.accepted, 210);
+    worker.stop().await;
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn while_nobody_takes_the_reports_no_history_goes_out_and_calls_do() {
+    let directory = TempDir::new().unwrap();
+    let receiver = Receiver::start(|_| Reply::ok(TAKEN)).await;
+    let journal = open(directory.path());
+    append(&journal, (1000..1100).map(past).collect()).await;
+    let (_rate, unlimited) = watch::channel(None);
+    let (reports, mut told) = mpsc::channel(10);
+    let link = HistoryLink { rate: unlimited, reports };
+    let config = nimbox(&receiver.url("/"), "concurrency = 4");
+    let worker = Running::start_with(&config, &journal, |worker| worker.with_history(link));
+    receiver.until(10).await;
+    append(&journal, (0..20).map(create).collect()).await;
+    settled(&journal, |counters| counters.delivered == 20).await;
+    assert_eq!(receiver.requests().len(), 30, "as many of the past as could be told");
+    for _ in 0..100 {
+        told.recv().await.unwrap();
+    }
+    worker.stop().await;
+    assert_eq!(counters_of(&journal, "sink/history").await.delivered, 100);
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn behind_an_open_breaker_history_asks_where_no_call_waits() {
+    let directory = TempDir::new().unwrap();
+    let receiver = Receiver::start(|n| if n < 8 { Reply::Close } else { Reply::ok(TAKEN) }).await;
+    let journal = open(directory.path());
+    append(&journal, (0..30).map(past).collect()).await;
+    let mut worker = Running::start(&nimbox(&receiver.url("/"), "concurrency = 4"), &journal);
+    worker.until(|health| health.breaker != BreakerState::Closed).await;
+    tokio::time::pause();
+    worker.until(|health| health.breaker == BreakerState::Closed).await;
+    receiver.until(38).await;
+    worker.stop().await;
+    assert_eq!(counters_of(&journal, "sink/history").await.delivered, 30);
     journal.close().await;
 }

@@ -49,6 +49,29 @@ fn damaged_files_cost_what_they_held_and_nothing_else() {
     println!("{mutations} mutations, {} deliveries wait each time: {sums:?}", waiting.len());
 }
 
+#[test]
+fn another_format_is_refused_and_a_damaged_name_of_ours_is_not_taken_for_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("format");
+    let open = |text: &str| {
+        fs::write(&file, text).unwrap();
+        Journal::open(options(directory.path()))
+    };
+    for bit in 0..8 {
+        for at in 0..19 {
+            let mut bytes = b"callpost journal 1\n".to_vec();
+            bytes[at] ^= 1 << bit;
+            fs::write(&file, bytes).unwrap();
+            super::super::open::check_format(directory.path()).unwrap().unwrap();
+        }
+    }
+    for text in ["callpost journal 2 2\n", "callpost journal 17 17\n"] {
+        assert!(open(text).unwrap_err().to_string().contains("cannot read"), "{text}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), text, "and left as it is");
+    }
+    open("callpost journal 2 3\n").unwrap();
+}
+
 #[derive(Debug, Default)]
 struct Sums {
     harmless: u32,
