@@ -16,7 +16,7 @@ use super::replay::ReplayAnswer;
 use super::types::{AgentStatus, Reloaded};
 use crate::calls::Update;
 use crate::cdr::{Ask, Frame};
-use crate::journal::{LegRecord, Selection};
+use crate::journal::{DeletedDays, LegRecord, Selection};
 
 /// One answer's size. A status is a few KiB, a leg 1 KiB, and a long trace a few MiB.
 const MAX_ANSWER: u64 = 64 << 20;
@@ -172,6 +172,14 @@ impl Client {
     /// When no agent runs, or it may not be asked; a part may have been put back.
     pub async fn replay(&self, what: &Selection) -> Result<ReplayAnswer, ClientError> {
         self.post("/replay", what).await
+    }
+
+    /// Says that days were deleted from a NiMbox.
+    ///
+    /// # Errors
+    /// When no agent runs, or it may not be asked, or could not write it down.
+    pub async fn deleted(&self, days: &DeletedDays) -> Result<(), ClientError> {
+        self.post("/deleted", days).await
     }
 
     /// Updates as they happen, until the agent stops or `each` says no.

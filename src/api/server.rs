@@ -30,7 +30,7 @@ use super::replay::replay;
 use super::socket::Socket;
 use super::types::{Live, View};
 use crate::calls::Update;
-use crate::journal::{JournalError, Selection};
+use crate::journal::{DeletedDays, JournalError, Selection};
 use crate::{clock, config};
 
 /// A request's body: a thousand ids and some.
@@ -141,6 +141,7 @@ fn closed(stop: &CancellationToken) -> Router<Live> {
         .route("/dead/drop", post(dead_drop))
         .route("/replay", post(send_again))
         .route("/replay/count", post(count_again))
+        .route("/deleted", post(deleted))
         .merge(probes::closed())
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(middleware::from_fn(timely))
@@ -189,6 +190,11 @@ async fn send_again(State(view): State<View>, Json(what): Json<Selection>) -> Re
 /// Counts what would be sent again.
 async fn count_again(State(view): State<View>, Json(what): Json<Selection>) -> Response {
     json(replay(&view.journal, &what, false, clock::now()).await)
+}
+
+/// Days were deleted from a NiMbox.
+async fn deleted(State(view): State<View>, Json(days): Json<DeletedDays>) -> Response {
+    json(view.journal.note_deleted(&days, clock::now()).await)
 }
 
 fn json(answer: Result<impl Serialize, JournalError>) -> Response {

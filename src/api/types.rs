@@ -194,7 +194,9 @@ impl View {
     /// What is left of a sink that the configuration does not have now, or has not enabled.
     fn left_over(&self, left: &RouteStatus) -> Option<RouteView> {
         let counters = left.counters;
-        let known = left.route.0.is_empty() || self.routes.iter().any(|(route, ..)| *route == left.route);
+        // the low lane of a route is served with it
+        let sink = left.route.sink();
+        let known = left.route.0.is_empty() || self.routes.iter().any(|(route, ..)| *route == sink);
         if known || counters.pending + counters.dead == 0 {
             return None;
         }

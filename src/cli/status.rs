@@ -240,7 +240,21 @@ fn routes(out: &mut Out, status: &AgentStatus) -> io::Result<()> {
         out.line("")?;
         let header = ["route", "to", "pending", "oldest", "delivered", "a minute", "dead", "state"];
         let of = |view: &RouteView| status.journal.routes.iter().find(|route| route.route == view.route);
-        let rows = status.routes.iter().map(|view| cells(status, view, of(view))).collect();
+        let lane = |view: &RouteView| {
+            let history = view.route.history();
+            let lanes = &status.journal.routes;
+            // of a sink that is gone it has a row of its own
+            let alone = status.routes.iter().any(|view| view.route == history);
+            lanes.iter().find(|route| route.route == history && !alone)
+        };
+        let rows = status
+            .routes
+            .iter()
+            .flat_map(|view| {
+                [Some(cells(status, view, of(view))), lane(view).map(|lane| history(status, lane))]
+            })
+            .flatten()
+            .collect();
         out.table(&header, rows)?;
         for view in &status.routes {
             remarks(out, status, view)?;
@@ -273,6 +287,23 @@ fn cells(status: &AgentStatus, view: &RouteView, route: Option<&RouteStatus>) ->
         view.delivered_minute.to_string(),
         counters.dead.to_string(),
         state,
+    ]
+}
+
+/// The history of a route, once it had any: it goes out over the same sink when there is room.
+fn history(status: &AgentStatus, lane: &RouteStatus) -> Vec<String> {
+    let counters = lane.counters;
+    let oldest = lane.oldest.map(|oldest| ago(status.at.secs_since(oldest)));
+    let state = if counters.pending > 0 { "goes out behind the live calls" } else { "all sent" };
+    vec![
+        lane.route.0.to_string(),
+        "history".to_owned(),
+        counters.pending.to_string(),
+        oldest.unwrap_or_default(),
+        counters.delivered.to_string(),
+        String::new(),
+        counters.dead.to_string(),
+        state.to_owned(),
     ]
 }
 

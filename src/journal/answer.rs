@@ -85,6 +85,11 @@ impl Writer {
                 // an error is the other end dropped, which is what is waited for
                 let _ = held.recv();
             }
+            #[cfg(test)]
+            Command::KeysAreCopied(reply) => {
+                let copied = self.book.generations.values().all(|found| !found.sealed || found.keys);
+                let _ = reply.send(Ok(copied));
+            }
             Command::Append(..)
             | Command::Settle(..)
             | Command::SetNote(..)

@@ -75,6 +75,9 @@ pub(super) enum Command {
     /// Does nothing until the other end is dropped.
     #[cfg(test)]
     Hold(std::sync::mpsc::Receiver<()>),
+    /// Whether nothing waits to be copied into the months.
+    #[cfg(test)]
+    KeysAreCopied(Reply<bool>),
     Close(Reply<()>),
 }
 

@@ -132,6 +132,9 @@ pub(super) fn plan(path: &Path) -> io::Result<Plan> {
         let open = found.entries.keys().filter(|at| !found.ended.contains(at)).count();
         return Ok(Plan { deliveries: open as u64, letters: found.letters.len() as u64, history: 0 });
     }
+    if !is_day(&name) {
+        return Ok(Plan::default());
+    }
     let mut keys = HashSet::new();
     each_record(&path.join("db"), |key, _, _| {
         keys.insert(crc32c::crc32c(key));
@@ -142,7 +145,7 @@ pub(super) fn plan(path: &Path) -> io::Result<Plan> {
 /// Puts the records of a day that was put aside into the day, unless newer ones are there.
 pub(super) fn put_day_back(path: &Path, history: &Path) -> Result<u64, Fault> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let day = name.get(..10).filter(|_| name.as_bytes().get(10) == Some(&b'-'));
+    let day = name.get(..10).filter(|_| is_day(&name));
     let day = day.ok_or_else(|| Fault::Io("its name is not a day's".to_owned()))?;
     let store = Store::open(&history.join(day))?;
     store.sync_new()?;
@@ -158,6 +161,11 @@ pub(super) fn put_day_back(path: &Path, history: &Path) -> Result<u64, Fault> {
     drop(store);
     File::create(path.join("salvaged"))?.sync_all()?;
     Ok(put)
+}
+
+/// Whether a store that was put aside was a day, `2026-11-21-…`, and not a month, `2026-11-…`.
+fn is_day(name: &str) -> bool {
+    name.as_bytes().get(10) == Some(&b'-')
 }
 
 /// A leg's later word stands; everything else is never changed.

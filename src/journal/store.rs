@@ -299,6 +299,12 @@ impl Journal {
         held
     }
 
+    /// Whether what every sealed generation knows of creates is in the months.
+    #[cfg(test)]
+    pub(super) async fn keys_are_copied(&self) -> Result<bool, JournalError> {
+        self.ask(Command::KeysAreCopied).await
+    }
+
     /// Ends the threads once what waits is on disk; later calls answer `Closed`.
     pub async fn close(&self) {
         // closed already is closed

@@ -324,7 +324,7 @@ impl Writer {
             | Command::Tick
             | Command::Close(_)) => later.push(other),
             #[cfg(test)]
-            other @ (Command::Forward(_) | Command::Hold(_)) => later.push(other),
+            other @ (Command::Forward(_) | Command::Hold(_) | Command::KeysAreCopied(_)) => later.push(other),
         }
     }
 

@@ -185,7 +185,8 @@ async fn killed_five_times(site: &Site, source: &str, expected: &[Create]) {
         most = most.max(peak(agent.pid()));
         agent.kill().await;
         let ended = command.wait().await.unwrap();
-        assert_eq!(ended.code(), Some(1), "the command says that the agent is gone");
+        // what an earlier run left in the journal is not waited for, so it may have been done
+        assert!(matches!(ended.code(), Some(0 | 1)), "{ended}");
     }
     let mut agent = Agent::start_quietly(site.home.path(), &config);
     agent.until("running", |_| true).await;

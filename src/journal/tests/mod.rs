@@ -4,6 +4,8 @@ mod basics;
 mod crash;
 mod damage;
 mod full_disk;
+mod import;
+mod key_crash;
 mod kill_points;
 mod model;
 mod offline;
