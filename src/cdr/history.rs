@@ -35,7 +35,7 @@ const RECONCILED: &str = "cdr/reconciled";
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Refused {
     /// There is one.
-    #[error("a backfill is under way already; wait until it is done, or end it with Ctrl-C where it runs")]
+    #[error("a backfill is under way already")]
     Busy,
     /// The agent ends.
     #[error("the agent stops")]

@@ -98,7 +98,7 @@ impl Source {
             }
             Err(ClientError::NotFound(why)) => Err(CliError::failed(
                 why,
-                "where the agent is of an older version: `systemctl restart callpost`",
+                "wait until it is done, or end it with Ctrl-C where it runs",
             )),
             Err(why) => Err(why.into()),
         }
