@@ -96,10 +96,9 @@ impl Source {
                     }
                 }
             }
-            Err(ClientError::NotFound(why)) => Err(CliError::failed(
-                why,
-                "wait until it is done, or end it with Ctrl-C where it runs",
-            )),
+            Err(ClientError::NotFound(why)) => {
+                Err(CliError::failed(why, "wait until it is done, or end it with Ctrl-C where it runs"))
+            }
             Err(why) => Err(why.into()),
         }
     }

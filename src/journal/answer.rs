@@ -72,6 +72,11 @@ impl Writer {
                 self.removing.remove(&number);
                 self.space.changed();
             }
+            Command::Rewritten(number, copied) => {
+                if let Err((generation, fault)) = self.rewritten(number, *copied) {
+                    self.fail(generation, fault);
+                }
+            }
             Command::Tick => {
                 let moved = self.ready().and_then(|()| self.move_stragglers(crate::clock::now().0));
                 if let Err((generation, fault)) = moved {
@@ -81,14 +86,14 @@ impl Writer {
             #[cfg(test)]
             Command::Forward(reply) => self.reply(reply, Self::forward_oldest),
             #[cfg(test)]
-            Command::Hold(held) => {
-                // an error is the other end dropped, which is what is waited for
-                let _ = held.recv();
-            }
-            #[cfg(test)]
             Command::KeysAreCopied(reply) => {
                 let copied = self.book.generations.values().all(|found| !found.sealed || found.keys);
                 let _ = reply.send(Ok(copied));
+            }
+            #[cfg(test)]
+            Command::Hold(held) => {
+                // an error is the other end dropped, which is what is waited for
+                let _ = held.recv();
             }
             Command::Append(..)
             | Command::Settle(..)

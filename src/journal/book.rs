@@ -120,6 +120,8 @@ pub(super) struct Generation {
     pub(super) keys: bool,
     /// It is being copied into the history.
     pub(super) archiving: bool,
+    /// It was written anew: it takes as little as it can.
+    pub(super) rewritten: bool,
 }
 
 /// One route in one generation.
@@ -143,6 +145,9 @@ pub(super) struct Summary {
     /// What it knows of creates is in their months.
     #[serde(default)]
     pub(super) keys: bool,
+    /// It was written anew.
+    #[serde(default)]
+    pub(super) rewritten: bool,
 }
 
 impl Default for RouteTable {
@@ -207,8 +212,8 @@ impl Generation {
 
     pub(super) fn summary(&self) -> Summary {
         let routes = (0u16..).zip(&self.routes).map(|(number, route)| (number, route.counters)).collect();
-        let Self { created, sequence, behind, keys, .. } = *self;
-        Summary { created, routes, sequence, behind, keys }
+        let Self { created, sequence, behind, keys, rewritten, .. } = *self;
+        Summary { created, routes, sequence, behind, keys, rewritten }
     }
 }
 

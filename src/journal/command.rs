@@ -4,7 +4,7 @@ use parsers::Micros;
 use tokio::sync::oneshot;
 
 use super::encode::{Prepared, PreparedEntry};
-use super::engine::Fault;
+use super::engine::{Fault, Store};
 use super::import::Import;
 use super::replay::DeadMark;
 use super::types::{
@@ -67,17 +67,19 @@ pub(super) enum Command {
     KeysCopied(u64, Result<(), ArchiveFault>),
     /// From the history thread: a generation's files are gone.
     Removed(u64),
+    /// From the history thread: a generation's copy, unless it needs none, or why there is none.
+    Rewritten(u64, Box<Result<Option<Store>, Fault>>),
     /// From the history thread: time to look at ages.
     Tick,
     /// Empties the oldest sealed generation.
     #[cfg(test)]
     Forward(Reply<()>),
-    /// Does nothing until the other end is dropped.
-    #[cfg(test)]
-    Hold(std::sync::mpsc::Receiver<()>),
     /// Whether nothing waits to be copied into the months.
     #[cfg(test)]
     KeysAreCopied(Reply<bool>),
+    /// Does nothing until the other end is dropped.
+    #[cfg(test)]
+    Hold(std::sync::mpsc::Receiver<()>),
     Close(Reply<()>),
 }
 

@@ -6,10 +6,13 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::format::{self, Damaged};
+use super::bundle;
+use super::format::{self, Damaged, key};
+use super::view::{self, Kept};
 
 const CACHE: u64 = 4 << 20;
 /// After kill -9 the old process may hold its lock a little longer.
@@ -76,6 +79,9 @@ pub(super) struct Store {
     path: PathBuf,
     /// When something last came into `blobs/`, as far as that was looked at.
     blobs: Mutex<Option<SystemTime>>,
+    /// Some of its records are in bundles.
+    bundled: AtomicBool,
+    kept: Kept,
 }
 
 impl Store {
@@ -93,7 +99,9 @@ impl Store {
             }
         };
         let file = File::open(path.join("db"))?;
-        Ok(Self { db, file, path: path.to_owned(), blobs: Mutex::default() })
+        let any = caught(|| Ok(db.scan_prefix([key::BUNDLE]).next().transpose()?.is_some()))?;
+        let bundled = AtomicBool::new(any);
+        Ok(Self { db, file, path: path.to_owned(), blobs: Mutex::default(), bundled, kept: Kept::default() })
     }
 
     /// Makes what a new store consists of durable: its files, its directory, the parent's entry.
@@ -150,18 +158,34 @@ impl Store {
 
     /// The record under this key.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Checked>, Fault> {
-        let value = caught(|| self.db.get(key).map_err(Fault::from))?;
-        Ok(value.map(|record| format::unseal(key, &record).map(<[u8]>::to_vec)))
+        caught(|| match self.db.get(key)? {
+            Some(record) => Ok(Some(format::unseal(key, &record).map(<[u8]>::to_vec))),
+            None if self.is_bundled() && bundle::takes(key) => view::get(&self.db, &self.kept, key),
+            None => Ok(None),
+        })
     }
 
     /// Whether anything stands under this key.
     pub(super) fn contains(&self, key: &[u8]) -> Result<bool, Fault> {
+        if self.is_bundled() && bundle::takes(key) {
+            return Ok(self.get(key)?.is_some());
+        }
         caught(|| self.db.contains_key(key).map_err(Fault::from))
+    }
+
+    /// Whether its records that never change are in bundles.
+    pub(super) fn is_bundled(&self) -> bool {
+        self.bundled.load(Ordering::Relaxed)
+    }
+
+    /// Bundles were written into it.
+    pub(super) fn has_bundles(&self) {
+        self.bundled.store(true, Ordering::Relaxed);
     }
 
     /// Records whose key starts so, in order, until `visit` answers false.
     pub(super) fn scan(&self, prefix: &[u8], visit: impl FnMut(&[u8], Checked) -> bool) -> Result<(), Fault> {
-        self.walk(self.db.scan_prefix(prefix), visit)
+        self.walk(prefix, &end_of(prefix), false, visit)
     }
 
     /// As [`Store::scan`], from the last to the first.
@@ -170,7 +194,7 @@ impl Store {
         prefix: &[u8],
         visit: impl FnMut(&[u8], Checked) -> bool,
     ) -> Result<(), Fault> {
-        self.walk(self.db.scan_prefix(prefix).rev(), visit)
+        self.walk(prefix, &end_of(prefix), true, visit)
     }
 
     /// Records from one key (inclusive) to another (exclusive), in order.
@@ -180,10 +204,7 @@ impl Store {
         to: &[u8],
         visit: impl FnMut(&[u8], Checked) -> bool,
     ) -> Result<(), Fault> {
-        if from >= to {
-            return Ok(());
-        }
-        self.walk(self.db.range(from..to), visit)
+        self.walk(from, to, false, visit)
     }
 
     /// As [`Store::range`], from the last to the first.
@@ -193,19 +214,25 @@ impl Store {
         to: &[u8],
         visit: impl FnMut(&[u8], Checked) -> bool,
     ) -> Result<(), Fault> {
-        if from >= to {
-            return Ok(());
-        }
-        self.walk(self.db.range(from..to).rev(), visit)
+        self.walk(from, to, true, visit)
     }
 
     fn walk(
         &self,
-        items: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>,
+        from: &[u8],
+        to: &[u8],
+        back: bool,
         mut visit: impl FnMut(&[u8], Checked) -> bool,
     ) -> Result<(), Fault> {
+        if from >= to {
+            return Ok(());
+        }
         caught(move || {
-            for item in items {
+            if self.is_bundled() && bundle::spans(from, to) {
+                return view::walk(&self.db, &self.kept, (from, to), back, visit);
+            }
+            let mut items = self.db.range(from..to);
+            while let Some(item) = if back { items.next_back() } else { items.next() } {
                 let (key, record) = item?;
                 if !visit(&key, format::unseal(&key, &record).map(<[u8]>::to_vec)) {
                     break;
@@ -214,6 +241,11 @@ impl Store {
             Ok(())
         })
     }
+}
+
+/// The first key behind all that begin so. Keys begin with a letter: it is there.
+fn end_of(prefix: &[u8]) -> Vec<u8> {
+    key::behind_prefix(prefix).unwrap_or_else(|| vec![u8::MAX; 256])
 }
 
 fn config(path: &Path) -> sled::Config {

@@ -55,6 +55,7 @@
 //! | `K` month:2 hash:8 | tag:1 epoch:2, what is known of a create or its party A ([`super::known`]); in its month's store too once the summary says `keys` |
 //! | `L` start:8 call_id:8 | number:8 of the leg's call |
 //! | `N` length:1 number start:8 call_id:8 | nothing |
+//! | `B` key | a bundle: records that never change, the first of them under that key (`bundle.rs`) |
 //!
 //! What belongs to one call stands together, calls in order of their first record: appends go to
 //! the end of the store, and archiving or tracing a call is one short scan.
@@ -312,6 +313,7 @@ pub(super) mod key {
     pub(in crate::journal) const LEG: u8 = b'L';
     pub(in crate::journal) const NUMBER: u8 = b'N';
     pub(in crate::journal) const CALL_ID: u8 = b'I';
+    pub(in crate::journal) const BUNDLE: u8 = b'B';
 
     /// Longest number that is indexed; longer ones are cut.
     const NUMBER_CAP: usize = 64;
@@ -340,6 +342,18 @@ pub(super) mod key {
 
     pub(in crate::journal) fn note(name: &str) -> Vec<u8> {
         join(NOTE, &[name.as_bytes()])
+    }
+
+    pub(in crate::journal) fn bundle(first: &[u8]) -> Vec<u8> {
+        join(BUNDLE, &[first])
+    }
+
+    /// The first key behind all that begin so; `None` where there is none.
+    pub(in crate::journal) fn behind_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+        let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
+        let mut out = prefix[..=last].to_vec();
+        out[last] += 1;
+        Some(out)
     }
 
     /// All parts of an object share this.

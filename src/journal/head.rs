@@ -12,6 +12,7 @@ use super::format::{self, Next, Reader, decode_counters, encode_counters, key};
 use super::kill_point::{KillPoint, reached};
 use super::pack;
 use super::pool::{Pool, generation_of};
+use super::rewrite;
 use super::schedule::Scan;
 use super::types::RouteId;
 use super::witness::Witness;
@@ -38,6 +39,7 @@ pub(super) struct Loaded {
 
 /// Reads the newest generation that can be read, and compares it with what was acknowledged.
 pub(super) fn load(pool: &Pool, quarantine: &Path, witness: Option<Witness>) -> Result<Loaded, Fault> {
+    rewrite::tidy(pool.directory())?;
     let mut on_disk = numbers(pool.directory())?;
     let highest = on_disk.last().copied().unwrap_or(0);
     let mut quarantined = Vec::new();
@@ -506,10 +508,10 @@ fn read_state(store: &Store, book: &mut Book) -> Result<(), Fault> {
 }
 
 fn sealed(summary: Summary) -> Generation {
-    let Summary { created, sequence, behind, keys, .. } = summary;
+    let Summary { created, sequence, behind, keys, rewritten, routes } = summary;
     let mut generation =
-        Generation { created, sequence, behind, keys, sealed: true, ..Generation::default() };
-    for (route, counters) in summary.routes {
+        Generation { created, sequence, behind, keys, rewritten, sealed: true, ..Generation::default() };
+    for (route, counters) in routes {
         generation.route(route).counters = counters;
     }
     generation

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use parsers::Micros;
@@ -22,6 +22,7 @@ use super::command::{ArchiveFault, Command, Reply};
 use super::engine::{Fault, Store};
 use super::kill_point::{KillPoint, reached};
 use super::months::KeyCopy;
+use super::rewrite::{self, Order, Rewrite};
 use super::shared::Shared;
 use super::space::disk_use;
 use super::types::{HistoryFilter, LegRecord, Selection, Trace};
@@ -32,6 +33,9 @@ use crate::calls::CallKey;
 const TICK: Duration = Duration::from_secs(1);
 /// Ages and sizes are looked at with every so manieth reminder.
 const LOOK: u32 = 10;
+/// A rewriting's pauses, in times of its work; and the longest.
+const PAUSES: u32 = 4;
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the history thread is asked.
 #[derive(Debug)]
@@ -42,6 +46,10 @@ pub(super) enum Job {
     Keys(u64),
     /// Its files are not needed any more.
     Remove(u64),
+    /// Copy a generation into as little room as it can take.
+    Rewrite(u64, Arc<Order>),
+    /// A copy, or what it was made of, is not needed any more.
+    Sweep(PathBuf),
     /// Give up what is oldest.
     Prune,
     Legs(HistoryFilter, Reply<Vec<LegRecord>>),
@@ -49,6 +57,13 @@ pub(super) enum Job {
     /// A page of what a replay sends, from this place on.
     Replay(Selection, Option<replay::Place>, Reply<replay::Page>),
     Stop,
+}
+
+/// Work that takes long.
+#[derive(Debug, Default)]
+struct Waiting {
+    copies: VecDeque<Task>,
+    rewrites: VecDeque<(u64, Arc<Order>)>,
 }
 
 /// The thread's state.
@@ -88,29 +103,20 @@ impl Historian {
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         self.prune();
         self.look_around();
-        let mut tasks = VecDeque::new();
+        let mut waiting = Waiting::default();
         let mut ticks = 0;
         loop {
-            if let Some(task) = tasks.pop_front() {
-                let Some(result) = self.copy(task, jobs, &mut tasks) else { return };
-                match task {
-                    Task::Archive(number) => {
-                        self.look_around();
-                        reached(KillPoint::Archived);
-                        self.tell(Command::Archived(number, result));
-                    }
-                    Task::Keys(number) => {
-                        self.shared.months.keep_within(self.max_size);
-                        self.look_around();
-                        reached(KillPoint::KeysSynced);
-                        self.tell(Command::KeysCopied(number, result));
-                    }
-                }
+            if self.copy_all(jobs, &mut waiting).is_none() {
+                return;
+            }
+            if let Some((number, order)) = waiting.rewrites.pop_front() {
+                let Some(result) = self.rewrite(number, &order, jobs, &mut waiting) else { return };
+                self.tell(Command::Rewritten(number, Box::new(result)));
                 continue;
             }
             match jobs.recv_timeout(TICK) {
                 Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(job) => tasks.extend(self.task_or_answer(job)),
+                Ok(job) => self.take(job, &mut waiting),
                 Err(RecvTimeoutError::Timeout) => {
                     ticks += 1;
                     if ticks % LOOK == 0 {
@@ -125,17 +131,44 @@ impl Historian {
         }
     }
 
+    fn take(&mut self, job: Job, waiting: &mut Waiting) {
+        match job {
+            Job::Archive(number) => waiting.copies.push_back(Task::Archive(number)),
+            Job::Keys(number) => waiting.copies.push_back(Task::Keys(number)),
+            Job::Rewrite(number, order) => waiting.rewrites.push_back((number, order)),
+            other => self.answer(other),
+        }
+    }
+
+    /// Copies all that waits for it, into the history or the months. `None`: told to stop.
+    fn copy_all(&mut self, jobs: &Receiver<Job>, waiting: &mut Waiting) -> Option<()> {
+        while let Some(task) = waiting.copies.pop_front() {
+            let result = self.copy(task, jobs, waiting)?;
+            match task {
+                Task::Archive(number) => {
+                    self.look_around();
+                    reached(KillPoint::Archived);
+                    self.tell(Command::Archived(number, result));
+                }
+                Task::Keys(number) => {
+                    self.shared.months.keep_within(self.max_size);
+                    self.look_around();
+                    reached(KillPoint::KeysSynced);
+                    self.tell(Command::KeysCopied(number, result));
+                }
+            }
+        }
+        Some(())
+    }
+
     fn tell(&self, command: Command) {
         if let Some(writer) = self.writer.upgrade() {
             let _ = writer.blocking_send(command);
         }
     }
 
-    /// Answers what is a question, and gives back what takes longer.
-    fn task_or_answer(&mut self, job: Job) -> Option<Task> {
+    fn answer(&mut self, job: Job) {
         match job {
-            Job::Archive(number) => return Some(Task::Archive(number)),
-            Job::Keys(number) => return Some(Task::Keys(number)),
             Job::Legs(filter, reply) => {
                 let _ = reply.send(lookup::legs(self, &filter).map_err(|fault| self.error(&fault)));
             }
@@ -159,9 +192,14 @@ impl Historian {
                 self.shared.set_pruning(false);
                 self.tell(Command::Tick);
             }
-            Job::Stop => {}
+            Job::Sweep(path) => {
+                if let Err(fault) = rewrite::remove(&path) {
+                    tracing::warn!(path = %path.display(), why = fault.why(), "cannot remove a copy");
+                }
+                self.tell(Command::Tick);
+            }
+            Job::Archive(_) | Job::Keys(_) | Job::Rewrite(..) | Job::Stop => {}
         }
-        None
     }
 
     fn error(&self, fault: &Fault) -> super::types::JournalError {
@@ -173,7 +211,7 @@ impl Historian {
         &mut self,
         task: Task,
         jobs: &Receiver<Job>,
-        tasks: &mut VecDeque<Task>,
+        waiting: &mut Waiting,
     ) -> Option<Result<(), ArchiveFault>> {
         let mut copying = match task {
             Task::Archive(number) => {
@@ -188,7 +226,7 @@ impl Historian {
             }
             match jobs.try_recv() {
                 Ok(Job::Stop) => return None,
-                Ok(job) => tasks.extend(self.task_or_answer(job)),
+                Ok(job) => self.take(job, waiting),
                 Err(_) => {}
             }
             let step = match &mut copying {
@@ -204,6 +242,48 @@ impl Historian {
                     }
                     return Some(Err(fault));
                 }
+            }
+        }
+    }
+
+    /// Copies a generation into bundles, as a guest of a host that is at work: it pauses four times as
+    /// long as it worked, while questions are answered and what is settled is archived. `None`: told to
+    /// stop.
+    fn rewrite(
+        &mut self,
+        number: u64,
+        order: &Order,
+        jobs: &Receiver<Job>,
+        waiting: &mut Waiting,
+    ) -> Option<Result<Option<Store>, Fault>> {
+        self.days.open = None;
+        let mut rewrite = match Rewrite::begin(&self.shared.pool, number, order.keys()) {
+            Ok(Some(rewrite)) => rewrite,
+            Ok(None) => return Some(Ok(None)),
+            Err(fault) => return Some(Err(fault)),
+        };
+        loop {
+            let started = Instant::now();
+            match rewrite.step(&self.shared.pool) {
+                Ok(true) => {}
+                Ok(false) => return Some(Ok(Some(rewrite.into_store()))),
+                Err(fault) => return Some(Err(fault)),
+            }
+            let pause = if order.is_hurried() { Duration::ZERO } else { started.elapsed() * PAUSES };
+            let until = Instant::now() + pause.min(LONGEST_PAUSE);
+            loop {
+                match jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                    Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
+                    Ok(job) => self.take(job, waiting),
+                    Err(RecvTimeoutError::Timeout) => break,
+                }
+                self.copy_all(jobs, waiting)?;
+            }
+            if self.shared.is_stopping() {
+                return None;
+            }
+            if order.is_cancelled() {
+                return Some(Err(Fault::Io("it is being emptied".to_owned())));
             }
         }
     }

@@ -30,6 +30,12 @@ pub(super) enum KillPoint {
     BeforeRemoval,
     /// Its directory is gone, its parent is not synced.
     Removed,
+    /// A generation is copied and up to date beside the old one.
+    Rewritten,
+    /// The old one has lost its name, the new one has not got it.
+    Replaced,
+    /// The new one stands in its place; the head does not know.
+    Exchanged,
     /// Everything is read at the start; no thread runs.
     Loaded,
 }

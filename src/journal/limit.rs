@@ -78,6 +78,10 @@ impl Writer {
         if archiving || !self.removing.is_empty() || self.is_copying_settled() {
             return;
         }
+        // nothing is lost by it
+        if self.rewrite_some(true) && !self.space.urgent() {
+            return;
+        }
         if self.shared.can_prune() {
             if !self.shared.set_pruning(true) {
                 let _ = self.history.send(Job::Prune);

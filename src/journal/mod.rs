@@ -16,6 +16,7 @@
 mod answer;
 mod archive;
 mod book;
+mod bundle;
 mod command;
 mod compact;
 mod deletes;
@@ -39,6 +40,7 @@ mod pack;
 mod pool;
 mod reopen;
 mod replay;
+mod rewrite;
 mod salvage;
 mod schedule;
 mod seek;
@@ -49,6 +51,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod types;
+mod view;
 mod witness;
 mod writer;
 

@@ -71,6 +71,17 @@ impl Pool {
         inner.open.retain(|(number, _)| *number != generation);
     }
 
+    /// Closes one, unless somebody else has it just now.
+    pub(super) fn close_alone(&self, generation: u64) -> bool {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = inner.open.iter().position(|(number, _)| *number == generation) else { return true };
+        if Arc::strong_count(&inner.open[at].1) > 1 {
+            return false;
+        }
+        inner.open.remove(at);
+        true
+    }
+
     /// Closes all: after an error no handle is trusted.
     pub(super) fn close_all(&self) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).open.clear();

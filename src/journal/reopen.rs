@@ -109,6 +109,7 @@ impl Writer {
             self.shared.lost_objects();
         }
         self.removing.clear();
+        self.cancel_rewriting();
         self.spared.clear();
         self.space.changed();
         self.windows.clear();

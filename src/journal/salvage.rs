@@ -5,12 +5,13 @@
 //! into the head again, with its old id and in its old order; one that had ended may be made once
 //! more where its end was what got lost. A file `salvaged` in the directory says that this was done.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::bundle::Bundle;
 use super::encode::{PreparedEntry, StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{self, key, kind};
@@ -26,6 +27,8 @@ use super::writer::Writer;
 const CHUNK: usize = 4 << 20;
 /// More than the longest record.
 const OVERLAP: usize = 64 * 1024;
+/// Bundles kept as they were read.
+const MOST_BUNDLES: usize = 16;
 /// Deliveries appended in one group.
 const GROUP: usize = 128;
 
@@ -61,13 +64,14 @@ impl Writer {
     }
 
     fn put_back(&mut self, file: &File, found: Found) -> Result<(), (u64, Fault)> {
+        let mut bundles = VecDeque::new();
         let mut group = Vec::new();
         let mut count = 0;
         for (at, (offset, length)) in found.entries {
             if found.ended.contains(&at) {
                 continue;
             }
-            if let Some(entry) = read_entry(file, offset, length) {
+            if let Some(entry) = read_entry(file, at, (offset, length), &mut bundles) {
                 group.push(entry);
                 count += 1;
             }
@@ -222,7 +226,17 @@ fn each_record(path: &Path, mut visit: impl FnMut(&[u8], &[u8], (u64, usize))) -
                 break;
             }
             if let Some((key, payload, length)) = format::record_at(&bytes[at..]) {
-                visit(key, payload, (start + at as u64, length));
+                let place = (start + at as u64, length);
+                match key.first() {
+                    Some(&key::BUNDLE) => {
+                        let bundle = Bundle::read(payload);
+                        bundle
+                            .iter()
+                            .flat_map(Bundle::iter)
+                            .for_each(|(key, payload)| visit(key, payload, place));
+                    }
+                    Some(_) | None => visit(key, payload, place),
+                }
                 at += length;
             } else {
                 at += 1;
@@ -268,11 +282,44 @@ impl Found {
     }
 }
 
-fn read_entry(file: &File, offset: u64, length: usize) -> Option<PreparedEntry> {
+/// Bundles that were just read: deliveries of one time stand in a few of them.
+type Bundles = VecDeque<(u64, Bundle)>;
+
+fn read_entry(
+    file: &File,
+    at: DeliveryKey,
+    (offset, length): (u64, usize),
+    bundles: &mut Bundles,
+) -> Option<PreparedEntry> {
+    let in_bundle = |bundle: &Bundle| {
+        bundle.iter().find_map(|(key, payload)| (entry_at(key) == Some(at)).then(|| prepare(payload))?)
+    };
+    if let Some((_, bundle)) = bundles.iter().find(|(known, _)| *known == offset) {
+        return in_bundle(bundle);
+    }
     let mut record = vec![0; length];
     file.read_exact_at(&mut record, offset).ok()?;
-    let (_, payload, _) = format::record_at(&record)?;
+    let (key, payload, _) = format::record_at(&record)?;
+    if key.first() != Some(&key::BUNDLE) {
+        return prepare(payload);
+    }
+    let bundle = Bundle::read(payload)?;
+    let found = in_bundle(&bundle);
+    if bundles.len() >= MOST_BUNDLES {
+        bundles.pop_front();
+    }
+    bundles.push_back((offset, bundle));
+    found
+}
+
+fn prepare(payload: &[u8]) -> Option<PreparedEntry> {
     PreparedEntry::new(&StoredEntry::decode(payload)?.entry).ok()
+}
+
+/// The delivery whose record has this key.
+fn entry_at(key: &[u8]) -> Option<DeliveryKey> {
+    let is_entry = key.len() == 26 && key[0] == key::RECORD && key[9] == kind::ENTRY;
+    place_in(key).filter(|_| is_entry)
 }
 
 fn read_at(file: &File, buffer: &mut [u8], start: u64) -> io::Result<usize> {

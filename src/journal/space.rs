@@ -108,6 +108,15 @@ impl Space {
         self.used > self.max / 16 * 13
     }
 
+    pub(super) fn is_half_full(&self) -> bool {
+        self.used > self.max / 2
+    }
+
+    /// So near the limit, or the disk's end, that something must go at once.
+    pub(super) fn urgent(&self) -> bool {
+        self.used > self.max / 16 * 15 || self.available < self.reserve()
+    }
+
     /// Why nothing may be appended now, if so.
     pub(super) fn refuses(&self) -> Option<String> {
         if self.used.saturating_add(self.growth()) > self.max - self.max / 32 {

@@ -290,6 +290,12 @@ impl Journal {
         self.ask(Command::Forward).await
     }
 
+    /// Whether what every sealed generation knows of creates is in the months.
+    #[cfg(test)]
+    pub(super) async fn keys_are_copied(&self) -> Result<bool, JournalError> {
+        self.ask(Command::KeysAreCopied).await
+    }
+
     /// The writer does nothing until what this returns is dropped: a disk that stalls.
     #[cfg(test)]
     pub(crate) async fn hold(&self) -> std::sync::mpsc::Sender<()> {
@@ -297,12 +303,6 @@ impl Journal {
         // one that is closed does nothing already
         let _ = self.commands.send(Command::Hold(until)).await;
         held
-    }
-
-    /// Whether what every sealed generation knows of creates is in the months.
-    #[cfg(test)]
-    pub(super) async fn keys_are_copied(&self) -> Result<bool, JournalError> {
-        self.ask(Command::KeysAreCopied).await
     }
 
     /// Ends the threads once what waits is on disk; later calls answer `Closed`.

@@ -24,6 +24,7 @@ use super::limit::Class;
 use super::open::Lock;
 use super::outbox::{self, Leases, Settled};
 use super::reopen::BACKOFF;
+use super::rewrite::Rewriting;
 use super::schedule::Window;
 use super::shared::Shared;
 use super::space::{self, Space};
@@ -77,6 +78,10 @@ pub(super) struct Writer {
     pub(super) removing: BTreeSet<u64>,
     /// Generations in which a route has nothing waiting any more, if its counters are right.
     pub(super) emptied: BTreeSet<u64>,
+    /// The generation that is being written anew.
+    pub(super) rewriting: Option<Rewriting>,
+    /// Generations that are not written anew before that time.
+    pub(super) left_alone: HashMap<u64, Instant>,
     /// The head's number, and the size of its file when it was first looked at.
     head_began: (u64, u64),
     /// Since when appends are refused, and how many records were.
@@ -140,6 +145,8 @@ impl Writer {
             spared: BTreeSet::new(),
             removing: BTreeSet::new(),
             emptied: BTreeSet::new(),
+            rewriting: None,
+            left_alone: HashMap::new(),
             refused: None,
             head_began: (0, 0),
             options,
@@ -321,10 +328,11 @@ impl Writer {
             | Command::Archived(..)
             | Command::KeysCopied(..)
             | Command::Removed(_)
+            | Command::Rewritten(..)
             | Command::Tick
             | Command::Close(_)) => later.push(other),
             #[cfg(test)]
-            other @ (Command::Forward(_) | Command::Hold(_) | Command::KeysAreCopied(_)) => later.push(other),
+            other @ (Command::Forward(_) | Command::KeysAreCopied(_) | Command::Hold(_)) => later.push(other),
         }
     }
 
@@ -495,12 +503,15 @@ impl Writer {
             .rev()
             .map(|(generation, batch)| Ok((generation, self.store(generation)?, batch)))
             .collect::<Result<Vec<_>, (u64, Fault)>>()?;
+        if let Some(rewriting) = &mut self.rewriting {
+            opened.iter().for_each(|(generation, _, writes)| rewriting.touch(*generation, writes.keys()));
+        }
         {
             let _hidden = self.shared.hide();
             for (generation, store, batch) in opened {
                 let synced = || {
                     reached(KillPoint::BeforeWrite);
-                    store.apply(batch)?;
+                    store.apply(batch.into_batch())?;
                     reached(KillPoint::Written);
                     store.sync()
                 };
@@ -633,6 +644,7 @@ impl Writer {
                 self.roll_after = Some(Instant::now() + Duration::from_secs(10));
             }
         }
+        self.rewrite_some(false);
         if self.archive_after.is_some_and(|after| Instant::now() < after) {
             return;
         }
@@ -656,6 +668,9 @@ impl Writer {
                     self.archived(number, Ok(()));
                 } else {
                     generation.archiving = true;
+                    if let Some(rewriting) = self.rewriting.as_mut().filter(|known| known.is_of(number)) {
+                        rewriting.cancel();
+                    }
                     let _ = self.history.send(Job::Archive(number));
                 }
             }

@@ -14,6 +14,7 @@ use callpost::receiver::{Misbehaviour, Options, Receiver, Request};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 use tempfile::TempDir;
+use tokio::io::AsyncBufReadExt as _;
 use tokio::time::sleep;
 
 use crate::agent::Agent;
@@ -271,26 +272,27 @@ async fn refusals_are_told_by_reason_and_a_receiver_that_is_down_is_waited_for()
     // one at a time; a receiver that is down is waited for, aloud
     site.receiver.misbehave(Misbehaviour { fail: Some(503), ..Misbehaviour::default() });
     add(&site.path("master.db"), &traffic_since(FIRST + 50 * 86_400, 1_000).0).await;
-    let waiting = site.command(ALL).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    let begun = Instant::now();
-    loop {
-        let (code, _, stderr) = site.run(&["backfill", "--since", "1h"]).await;
-        if code == Some(1) {
-            assert!(stderr.contains("under way already"), "{stderr}");
-            break;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{code:?} {stderr}");
+    let mut waiting = site.command(ALL).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut shown = tokio::io::BufReader::new(waiting.stdout.take().unwrap()).lines();
+    let mut lines: Vec<Value> = Vec::new();
+    // it has begun
+    while !lines.iter().any(|line| line["hold"].as_str().is_some_and(|hold| hold.contains("fails"))) {
+        let line = tokio::time::timeout(PATIENCE, shown.next_line()).await;
+        let line = line.unwrap_or_else(|_| panic!("{lines:?}"));
+        lines.push(serde_json::from_str(&line.unwrap().unwrap()).unwrap());
     }
-    sleep(Duration::from_secs(3)).await;
+    let (code, _, stderr) = site.run(&["backfill", "--since", "1h"]).await;
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("under way already"), "{stderr}");
     let kill = waiting.id().unwrap().to_string();
     assert!(std::process::Command::new("kill").args(["-INT", &kill]).status().unwrap().success());
-    let output = waiting.wait_with_output().await.unwrap();
-    let lines = json_lines(&output.stdout);
+    while let Some(line) = shown.next_line().await.unwrap() {
+        lines.push(serde_json::from_str(&line).unwrap());
+    }
+    assert_eq!(waiting.wait().await.unwrap().code(), Some(1));
     let last = lines.last().unwrap();
     assert_eq!(last["kind"], "stopped", "{last}");
     assert!(last["waiting"].as_u64().unwrap() > 0, "{last}");
-    let holds = lines.iter().any(|line| line["hold"].as_str().is_some_and(|hold| hold.contains("fails")));
-    assert!(holds, "{lines:?}");
     site.receiver.misbehave(Misbehaviour::default());
     agent
         .until("delivered", |status| {

@@ -17,7 +17,7 @@ use super::crash::{Told, command};
 use crate::journal::kill_point::KillPoint;
 
 /// Each with how often it is passed, at most, before the kill.
-const POINTS: [(KillPoint, u32); 11] = [
+const POINTS: [(KillPoint, u32); 14] = [
     (KillPoint::BeforeWrite, 300),
     (KillPoint::Written, 300),
     (KillPoint::Synced, 300),
@@ -28,6 +28,9 @@ const POINTS: [(KillPoint, u32); 11] = [
     (KillPoint::Archived, 2),
     (KillPoint::BeforeRemoval, 2),
     (KillPoint::Removed, 2),
+    (KillPoint::Rewritten, 3),
+    (KillPoint::Replaced, 3),
+    (KillPoint::Exchanged, 3),
     (KillPoint::Loaded, 1),
 ];
 /// To reach a point on a busy host.

@@ -11,4 +11,5 @@ mod model;
 mod offline;
 mod power_cut;
 mod replay;
+mod size;
 mod support;
