@@ -25,7 +25,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use crate::agent::Agent;
 use crate::receiver::{Receiver, Reply, tls};
 use crate::workers::{
-    Running, TAKEN, append, counters, counters_of, create, nimbox, open, past, posts, settled, webhook,
+    Running, TAKEN, append, counters, counters_of, create, nimbox, open, open_with, past, posts, settled,
+    webhook,
 };
 use crate::{h2, reload};
 
@@ -63,7 +64,8 @@ async fn a_backlog_is_drained_fast_and_by_no_more_requests_at_once_than_configur
     let count = number("CALLPOST_BACKLOG", 2000);
     let directory = TempDir::new().unwrap();
     let (url, counted) = counting_server(Duration::from_millis(2)).await;
-    let journal = open(directory.path());
+    // as the agent has it: a hundred small generations would take more room than it may
+    let journal = open_with(directory.path(), 131_072);
     for from in (0..count).step_by(250) {
         append(&journal, backlog(from, 250.min(count - from))).await;
     }
