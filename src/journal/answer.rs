@@ -59,6 +59,7 @@ impl Writer {
                 let number = self.book.routes.number(&route);
                 let _ = reply.send(Ok(number.map_or(0, |number| self.book.total(number).pending)));
             }
+            Command::DropPending(route, reply) => self.reply(reply, |writer| writer.drop_pending(&route)),
             Command::Status(reply) => {
                 let status = self.status();
                 let _ = reply.send(Ok(status));
@@ -90,6 +91,8 @@ impl Writer {
                 let copied = self.book.generations.values().all(|found| !found.sealed || found.keys);
                 let _ = reply.send(Ok(copied));
             }
+            #[cfg(test)]
+            Command::Stragglers(now, reply) => self.reply(reply, |writer| writer.move_stragglers(now)),
             #[cfg(test)]
             Command::Hold(held) => {
                 // an error is the other end dropped, which is what is waited for
