@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::dead::{DeadDone, DeadPage, DeadQuery};
+use super::dead::{DeadDone, DeadPage, DeadQuery, PendingDone, PendingQuery};
 use super::past::{CallName, CallTrace, LegsQuery};
 use super::replay::ReplayAnswer;
 use super::types::{AgentStatus, Reloaded};
@@ -156,6 +156,14 @@ impl Client {
     /// When no agent runs, or it may not be asked; some may have been dropped.
     pub async fn dead_drop(&self, query: &DeadQuery) -> Result<DeadDone, ClientError> {
         self.post("/dead/drop", query).await
+    }
+
+    /// Gives up some of what waits on a route that is not configured.
+    ///
+    /// # Errors
+    /// When no agent runs, it may not be asked, or the route is configured.
+    pub async fn pending_drop(&self, query: &PendingQuery) -> Result<PendingDone, ClientError> {
+        self.post("/pending/drop", query).await
     }
 
     /// Counts what a replay would send.

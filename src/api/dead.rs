@@ -50,6 +50,31 @@ pub struct DeadDone {
     pub next: Option<DeliveryKey>,
 }
 
+/// Of which route what waits is given up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PendingQuery {
+    /// One that is not configured.
+    pub route: RouteId,
+}
+
+/// How many were given up; 0: there are no more.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct PendingDone {
+    /// Deliveries.
+    pub dropped: u64,
+}
+
+impl PendingQuery {
+    /// Gives up some of what waits on the route.
+    ///
+    /// # Errors
+    /// When it is not on disk; some may have been given up.
+    pub async fn drop(&self, journal: &Journal) -> Result<PendingDone, JournalError> {
+        Ok(PendingDone { dropped: journal.drop_pending(&self.route).await? })
+    }
+}
+
 impl DeadQuery {
     /// A page of them.
     ///

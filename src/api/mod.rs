@@ -20,7 +20,7 @@ mod socket;
 mod types;
 
 pub use client::{Client, ClientError, Frames};
-pub use dead::{DeadDone, DeadPage, DeadQuery, MOST_LETTERS, SMALL_PAGE};
+pub use dead::{DeadDone, DeadPage, DeadQuery, MOST_LETTERS, PendingDone, PendingQuery, SMALL_PAGE};
 pub use past::{CallName, CallTrace, FindError, LegsQuery, MOST_LEGS, find};
 pub use replay::{ReplayAnswer, replay};
 pub use server::{ApiError, Server};

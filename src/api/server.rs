@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backfill::backfill;
 use super::connections::{self, Never};
-use super::dead::DeadQuery;
+use super::dead::{DeadQuery, PendingQuery};
 use super::listen::{self, Token};
 use super::past::{CallName, FindError, LegsQuery, find};
 use super::probes::{self, Trusted};
@@ -139,6 +139,7 @@ fn closed(stop: &CancellationToken) -> Router<Live> {
         .route("/dead", post(dead))
         .route("/dead/retry", post(dead_retry))
         .route("/dead/drop", post(dead_drop))
+        .route("/pending/drop", post(pending_drop))
         .route("/replay", post(send_again))
         .route("/replay/count", post(count_again))
         .route("/deleted", post(deleted))
@@ -179,6 +180,18 @@ async fn dead_retry(State(view): State<View>, Json(query): Json<DeadQuery>) -> R
 
 /// Drops a page of dead letters for good.
 async fn dead_drop(State(view): State<View>, Json(query): Json<DeadQuery>) -> Response {
+    json(query.drop(&view.journal).await)
+}
+
+/// Gives up some of what waits on a route that is not configured.
+async fn pending_drop(State(view): State<View>, Json(query): Json<PendingQuery>) -> Response {
+    if view.routes.iter().any(|(route, ..)| *route == query.route) {
+        let why = format!(
+            "route {} is configured, so that what waits on it is delivered: remove or disable it first, then `callpost reload`",
+            query.route.0
+        );
+        return (StatusCode::CONFLICT, why).into_response();
+    }
     json(query.drop(&view.journal).await)
 }
 

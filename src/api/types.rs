@@ -202,7 +202,10 @@ impl View {
         }
         let reason = "unconfigured".to_owned();
         let why = format!("no sink of this name is configured and enabled; {} wait", counters.pending);
-        let remedy = "configure it again and `callpost reload`: they go out then, in order; until then nothing of it is given up".to_owned();
+        let remedy = format!(
+            "configure it again and `callpost reload`: they go out then, in order; or `callpost dead drop --pending --route {}` gives them up",
+            left.route.0
+        );
         let paused = Paused { since: self.started, reason, why, remedy, probe: None };
         Some(RouteView {
             route: left.route.clone(),

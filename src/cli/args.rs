@@ -136,7 +136,7 @@ pub(super) enum Dead {
     /// Send them again, with the ids they had; without ids, all of a route or all there are
     Retry(DeadChosen),
     /// Give them up for good; without ids, all of a route or all there are
-    Drop(DeadChosen),
+    Drop(DeadDropped),
 }
 
 #[derive(Debug, Args)]
@@ -179,6 +179,15 @@ pub(super) struct DeadChosen {
     pub yes: bool,
     #[command(flatten)]
     pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeadDropped {
+    #[command(flatten)]
+    pub chosen: DeadChosen,
+    /// What waits still for a route that is not configured any more, instead of dead letters
+    #[arg(long, requires = "route", conflicts_with = "ids")]
+    pub pending: bool,
 }
 
 #[derive(Debug, Args)]

@@ -14,7 +14,7 @@ use super::leg::local;
 use super::out::{Out, paint, plural, style};
 use super::source::Source;
 use super::status::ago;
-use crate::api::DeadQuery;
+use crate::api::{DeadQuery, PendingQuery};
 use crate::calls::UpdateId;
 use crate::clock;
 use crate::config::Config;
@@ -46,7 +46,10 @@ pub(super) async fn dead(config: &Config, command: &args::Dead) -> Result<Done, 
         args::Dead::List(args) => list(&source, args).await,
         args::Dead::Show(args) => show(&source, args).await,
         args::Dead::Retry(args) => decide(config, &source, args, Deed::Retry).await,
-        args::Dead::Drop(args) => decide(config, &source, args, Deed::Drop).await,
+        args::Dead::Drop(args) => match (args.pending, &args.chosen.route) {
+            (true, Some(route)) => drop_pending(config, &source, route, &args.chosen).await,
+            _ => decide(config, &source, &args.chosen, Deed::Drop).await,
+        },
     };
     source.close().await;
     done
@@ -219,6 +222,45 @@ async fn decide(
         complain(&not_there(&unknown));
     }
     end(&mut out, deed, &unknown, text, done.len())
+}
+
+/// Gives up what waits for a route that nobody delivers to any more.
+async fn drop_pending(
+    config: &Config,
+    source: &Source,
+    route: &str,
+    args: &args::DeadChosen,
+) -> Result<Done, CliError> {
+    let mut out = Out::new(args.output.json);
+    known_route(config, source, Some(route)).await?;
+    // a running agent has the last word: it may not have been told of the change yet
+    if !source.is_running() && route_names(config).contains(&route) {
+        let remedy = "remove or disable it first, or leave --pending out";
+        let what = format!("route {route} is configured: what waits on it is delivered");
+        return Err(CliError::usage(what, remedy));
+    }
+    let routes = source.routes().await?;
+    let waiting =
+        routes.iter().find(|known| *known.route.0 == *route).map_or(0, |found| found.counters.pending);
+    let question =
+        format!("Give up {} of route {route} for good?", plural(waiting, "delivery", "deliveries"));
+    if waiting > 0 && !consent(&question, args.yes)? {
+        return Ok(Done::Failed);
+    }
+    let query = PendingQuery { route: RouteId(route.into()) };
+    let mut dropped = 0;
+    loop {
+        match source.pending_drop(&query).await? {
+            0 => break,
+            some => dropped += some,
+        }
+    }
+    if out.json() {
+        out.value(&serde_json::json!({ "dropped": dropped }))?;
+    } else {
+        out.line(format!("{} of route {route} given up", plural(dropped, "delivery", "deliveries")))?;
+    }
+    Ok(Done::All)
 }
 
 fn end(out: &mut Out, deed: Deed, unknown: &[&str], text: String, count: usize) -> Result<Done, CliError> {

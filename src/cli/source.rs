@@ -4,7 +4,9 @@
 use super::exit::CliError;
 use super::past::{journal, unreadable};
 use super::status::client;
-use crate::api::{AgentStatus, Client, ClientError, DeadDone, DeadPage, DeadQuery, ReplayAnswer};
+use crate::api::{
+    AgentStatus, Client, ClientError, DeadDone, DeadPage, DeadQuery, PendingQuery, ReplayAnswer,
+};
 use crate::config::Config;
 use crate::journal::{Journal, RouteStatus, Selection};
 use crate::{api, clock};
@@ -63,6 +65,15 @@ impl Source {
             Self::Agent(client, _) => Ok(client.dead_drop(query).await?),
             Self::Journal(journal) => query.drop(journal).await.map_err(|why| unreadable(&why)),
         }
+    }
+
+    /// Gives up some of what waits on a route that is not configured; 0 when there are no more.
+    pub(super) async fn pending_drop(&self, query: &PendingQuery) -> Result<u64, CliError> {
+        let done = match self {
+            Self::Agent(client, _) => client.pending_drop(query).await?,
+            Self::Journal(journal) => query.drop(journal).await.map_err(|why| unreadable(&why))?,
+        };
+        Ok(done.dropped)
     }
 
     /// What a replay would send.

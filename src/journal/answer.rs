@@ -55,6 +55,7 @@ impl Writer {
                 self.reply(reply, |writer| writer.each_dead(&keys, Some(now)));
             }
             Command::DeadDrop { keys, reply } => self.reply(reply, |writer| writer.each_dead(&keys, None)),
+            Command::DropPending(route, reply) => self.reply(reply, |writer| writer.drop_pending(&route)),
             Command::Pending(route, reply) => {
                 let number = self.book.routes.number(&route);
                 let _ = reply.send(Ok(number.map_or(0, |number| self.book.total(number).pending)));
@@ -85,6 +86,8 @@ impl Writer {
             }
             #[cfg(test)]
             Command::Forward(reply) => self.reply(reply, Self::forward_oldest),
+            #[cfg(test)]
+            Command::Stragglers(now, reply) => self.reply(reply, |writer| writer.move_stragglers(now)),
             #[cfg(test)]
             Command::KeysAreCopied(reply) => {
                 let copied = self.book.generations.values().all(|found| !found.sealed || found.keys);

@@ -56,6 +56,8 @@ pub(super) enum Command {
         keys: Vec<DeliveryKey>,
         reply: Reply<u64>,
     },
+    /// Gives up some of what waits on a route.
+    DropPending(RouteId, Reply<u64>),
     /// How many wait on a route.
     Pending(RouteId, Reply<u64>),
     Status(Reply<JournalStatus>),
@@ -74,6 +76,9 @@ pub(super) enum Command {
     /// Empties the oldest sealed generation.
     #[cfg(test)]
     Forward(Reply<()>),
+    /// As `Tick` at that time.
+    #[cfg(test)]
+    Stragglers(i64, Reply<()>),
     /// Whether nothing waits to be copied into the months.
     #[cfg(test)]
     KeysAreCopied(Reply<bool>),

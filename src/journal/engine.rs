@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::bundle;
+use super::fault_point::{Doing, pass};
 use super::format::{self, Damaged, key};
 use super::view::{self, Kept};
 
@@ -88,6 +89,7 @@ impl Store {
     /// Opens or makes the store in this directory. Blocking, up to ten seconds where another
     /// process is just going away.
     pub(super) fn open(path: &Path) -> Result<Self, Fault> {
+        pass(path, Doing::Opening)?;
         remove_unfinished_snapshots(path)?;
         let started = Instant::now();
         let db = loop {
@@ -118,12 +120,14 @@ impl Store {
 
     /// Applies a batch, all or nothing; durable only after [`Store::sync`].
     pub(super) fn apply(&self, batch: sled::Batch) -> Result<(), Fault> {
+        pass(&self.path, Doing::Writing)?;
         caught(|| self.db.apply_batch(batch).map_err(Fault::from))
     }
 
     /// Everything applied is on disk when this returns.
     pub(super) fn sync(&self) -> Result<(), Fault> {
         caught(|| self.db.flush().map_err(Fault::from))?;
+        pass(&self.path, Doing::Syncing)?;
         self.file.sync_data()?;
         self.sync_blobs()
     }
@@ -158,6 +162,7 @@ impl Store {
 
     /// The record under this key.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Checked>, Fault> {
+        pass(&self.path, Doing::Reading)?;
         caught(|| match self.db.get(key)? {
             Some(record) => Ok(Some(format::unseal(key, &record).map(<[u8]>::to_vec))),
             None if self.is_bundled() && bundle::takes(key) => view::get(&self.db, &self.kept, key),
@@ -227,6 +232,7 @@ impl Store {
         if from >= to {
             return Ok(());
         }
+        pass(&self.path, Doing::Reading)?;
         caught(move || {
             if self.is_bundled() && bundle::spans(from, to) {
                 return view::walk(&self.db, &self.kept, (from, to), back, visit);

@@ -8,17 +8,21 @@ use parsers::Micros;
 
 use super::answer::Faulty;
 use super::book::Generation;
+use super::engine::Fault;
+use super::format::{Pending, key, kind};
 use super::forward::{Fate, Moved};
 use super::history::Job;
-use super::outbox;
+use super::outbox::{self, Settled};
 use super::staged::Staged;
-use super::types::{DeadLetter, Payload};
+use super::types::{DeadLetter, DeliveryKey, Payload, RouteId};
 use super::writer::Writer;
 
 /// Older generations are emptied when little of them is left, microseconds.
 const STRAGGLER_AGE: i64 = 24 * 3600 * Micros::SECOND;
 /// Dead letters given up in one group.
 const LETTERS: usize = 256;
+/// Why what waited on a route that is gone was given up.
+const UNCONFIGURED: &str = "its route is not configured any more";
 
 /// What is given up next, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,15 +164,62 @@ impl Writer {
             }
             let mut staged = Staged::default();
             for letter in &letters {
-                let route = self.book.routes.number(&letter.route).unwrap_or(0);
                 let reason = Class::Dead.reason();
-                outbox::drop_letter(&mut self.book, &mut staged, number, route, letter.key, reason);
+                match self.book.routes.number(&letter.route) {
+                    Some(route) => {
+                        outbox::drop_letter(&mut self.book, &mut staged, number, route, letter.key, reason);
+                    }
+                    // its route's name is lost: it is counted with its generation, as one that cannot
+                    // be read
+                    None => staged.remove(number, key::dead(letter.key)),
+                }
                 let party = letter.party.as_ref();
                 self.book.unlearn(&mut staged, &letter.route, &letter.payload, party);
             }
             self.write(&mut staged)?;
             dropped += letters.len() as u64;
         }
+    }
+
+    /// Gives up the oldest that wait on a route that is not configured any more, one group of them.
+    pub(super) fn drop_pending(&mut self, route: &RouteId) -> Faulty<u64> {
+        let Some(route) = self.book.routes.number(route) else { return Ok(0) };
+        let waits = |found: &Generation| found.counters(route).pending > 0;
+        let found = self.book.generations.iter().filter(|(_, found)| waits(found));
+        let numbers: Vec<u64> = found.map(|(number, _)| *number).collect();
+        for number in numbers {
+            let store = self.store(number)?;
+            let mut group: Vec<(DeliveryKey, Option<Pending>)> = Vec::new();
+            store
+                .scan(&key::route(key::PENDING, route), |key, payload| {
+                    let state = payload.ok().and_then(|payload| Pending::decode(&payload));
+                    let free = outbox::place_in(key).filter(|at| !self.leases.contains_key(at));
+                    group.extend(free.map(|at| (at, state)));
+                    group.len() < LETTERS
+                })
+                .map_err(|fault| (number, fault))?;
+            if group.is_empty() {
+                continue;
+            }
+            let mut staged = Staged::default();
+            for (at, state) in &group {
+                let next = state.map_or(0, |state| state.next);
+                outbox::take_out(&mut self.book, &mut staged, number, route, *at, next).dropped += 1;
+                if let Some(state) = state {
+                    let given_up = outbox::given_up(*state, UNCONFIGURED, crate::clock::now());
+                    let json = serde_json::to_vec(&given_up)
+                        .map_err(|error| (number, Fault::Io(error.to_string())))?;
+                    staged.put(number, key::delivery(state.call, kind::OUTCOME, *at), &json);
+                }
+            }
+            self.book.skip_dropped(&mut staged, route, UNCONFIGURED, group.len() as u64);
+            self.write(&mut staged)?;
+            for (at, _) in &group {
+                self.settled(*at, route, Settled::Final);
+            }
+            return Ok(group.len() as u64);
+        }
+        Ok(0)
     }
 
     /// Empties one old generation of which little is left.

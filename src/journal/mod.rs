@@ -23,6 +23,7 @@ mod deletes;
 mod due;
 mod encode;
 mod engine;
+mod fault_point;
 mod format;
 mod forward;
 mod head;

@@ -93,6 +93,12 @@ pub(super) fn give_up(book: &mut Book, staged: &mut Staged, at: DeliveryKey, lea
     book.skip_dropped(staged, route, "record damaged", 1);
 }
 
+/// How a delivery ended that somebody gave up.
+pub(super) fn given_up(state: Pending, why: &str, now: Micros) -> StoredOutcome {
+    let settlement = Settlement::Dead { why: why.to_owned(), status: None, answer: String::new() };
+    StoredOutcome { at: now.0, attempts: state.attempts, settlement }
+}
+
 /// A delivery waits no longer in this generation. The caller counts what became of it.
 pub(super) fn take_out<'b>(
     book: &'b mut Book,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::engine::Fault;
 use super::head;
 use super::space;
-use super::witness;
+use super::witness::{self, WitnessFile};
 use super::writer::Writer;
 
 /// Pauses between attempts: the first, and the longest.
@@ -99,6 +99,7 @@ impl Writer {
     fn reload(&mut self) -> Result<(), Fault> {
         let witness = witness::read(&self.shared.directory);
         let loaded = head::load(&self.shared.pool, &self.shared.quarantine(), witness)?;
+        self.witness = WitnessFile::open(&self.shared.directory)?;
         self.were_lost(loaded.book.head, loaded.lost);
         for (path, why) in &loaded.quarantined {
             self.was_put_aside(path, why);

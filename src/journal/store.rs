@@ -242,6 +242,16 @@ impl Journal {
         self.ask(|reply| Command::DeadDrop { keys, reply }).await
     }
 
+    /// Gives up some of what waits on a route that nobody delivers to any more; what is leased is left
+    /// alone. Answers how many there were; 0 when there are no more.
+    ///
+    /// # Errors
+    /// When it is not on disk; some may have been given up.
+    pub async fn drop_pending(&self, route: &RouteId) -> Result<u64, JournalError> {
+        let route = route.clone();
+        self.ask(|reply| Command::DropPending(route, reply)).await
+    }
+
     /// Updates as they become durable, a group at a time. Who listens too slowly misses some.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Vec<Update>>> {
         self.shared.updates.subscribe()
@@ -288,6 +298,12 @@ impl Journal {
     #[cfg(test)]
     pub(super) async fn forward_oldest(&self) -> Result<(), JournalError> {
         self.ask(Command::Forward).await
+    }
+
+    /// What is done at this time with generations of which little is left.
+    #[cfg(test)]
+    pub(super) async fn stragglers(&self, now: Micros) -> Result<(), JournalError> {
+        self.ask(|reply| Command::Stragglers(now.0, reply)).await
     }
 
     /// Whether what every sealed generation knows of creates is in the months.

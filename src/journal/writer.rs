@@ -95,7 +95,7 @@ pub(super) struct Writer {
     /// The months could not be written; not before this time again.
     copy_after: Option<Instant>,
     historian: Option<JoinHandle<()>>,
-    witness: WitnessFile,
+    pub(super) witness: WitnessFile,
     lock: Lock,
 }
 
@@ -322,6 +322,7 @@ impl Writer {
             | Command::Again(..)
             | Command::DeadRetry { .. }
             | Command::DeadDrop { .. }
+            | Command::DropPending(..)
             | Command::Pending(..)
             | Command::Status(_)
             | Command::RoundTrip(_)
@@ -332,7 +333,10 @@ impl Writer {
             | Command::Tick
             | Command::Close(_)) => later.push(other),
             #[cfg(test)]
-            other @ (Command::Forward(_) | Command::KeysAreCopied(_) | Command::Hold(_)) => later.push(other),
+            other @ (Command::Forward(_)
+            | Command::Stragglers(..)
+            | Command::KeysAreCopied(_)
+            | Command::Hold(_)) => later.push(other),
         }
     }
 

@@ -3,10 +3,12 @@
 mod basics;
 mod crash;
 mod damage;
+mod faults;
 mod full_disk;
 mod import;
 mod key_crash;
 mod kill_points;
+mod limits;
 mod model;
 mod offline;
 mod power_cut;
