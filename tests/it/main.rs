@@ -20,6 +20,7 @@ mod h2;
 mod history;
 mod history_dst;
 mod history_stores;
+mod journal_commands;
 mod lab;
 mod ladder;
 mod operate;
