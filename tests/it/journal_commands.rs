@@ -29,6 +29,8 @@ async fn waiting(directory: &Path, routes: &[&str], count: u64) {
             id: UpdateId(id(number).into()),
             call: CallKey(format!("{number:040x}").into()),
             ordered: true,
+            party: None,
+            start: None,
             payload: Payload::Webhook {
                 event: "call.hangup".to_owned(),
                 body: format!(r#"{{"id":"{}","event_name":"call.hangup"}}"#, id(number)),
