@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::backfill::backfill;
 use super::connections::{self, Never};
 use super::dead::{DeadQuery, PendingQuery};
 use super::listen::{self, Token};
@@ -98,7 +99,11 @@ impl Server {
 
     /// Answers until told to stop.
     pub async fn run(self, live: Live, stop: CancellationToken) {
-        let whole = closed(&stop).merge(probes::open()).layer(Extension(Trusted)).with_state(live.clone());
+        let whole = closed(&stop)
+            .merge(local(&stop))
+            .merge(probes::open())
+            .layer(Extension(Trusted))
+            .with_state(live.clone());
         let socket = &self.socket;
         let accept = || async {
             let (stream, _) = socket.listener.accept().await?;
@@ -139,6 +144,15 @@ fn closed(stop: &CancellationToken) -> Router<Live> {
         .route("/replay/count", post(count_again))
         .route("/deleted", post(deleted))
         .merge(probes::closed())
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(middleware::from_fn(timely))
+        .layer(Extension(stop.clone()))
+}
+
+/// What only takes a place in the socket's group: it names files and hosts to read from.
+fn local(stop: &CancellationToken) -> Router<Live> {
+    Router::new()
+        .route("/backfill", post(backfill))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(middleware::from_fn(timely))
         .layer(Extension(stop.clone()))

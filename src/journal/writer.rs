@@ -322,8 +322,8 @@ impl Writer {
             | Command::Again(..)
             | Command::DeadRetry { .. }
             | Command::DeadDrop { .. }
-            | Command::Pending(..)
             | Command::DropPending(..)
+            | Command::Pending(..)
             | Command::Status(_)
             | Command::RoundTrip(_)
             | Command::Archived(..)
