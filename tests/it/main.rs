@@ -21,6 +21,7 @@ mod history;
 mod history_dst;
 mod history_send;
 mod history_stores;
+mod journal_commands;
 mod lab;
 mod ladder;
 mod operate;

@@ -18,15 +18,15 @@ use tempfile::TempDir;
 
 use crate::cli::{Started, callpost, json_lines, run, site, text, until};
 
-fn now() -> Micros {
+pub fn now() -> Micros {
     callpost::clock::now()
 }
 
-fn id(number: u64) -> String {
+pub fn id(number: u64) -> String {
     format!("hq.{number:014x}.0")
 }
 
-async fn journal(directory: &Path) -> Journal {
+pub async fn journal(directory: &Path) -> Journal {
     let options = JournalOptions {
         directory: directory.join("journal"),
         max_size: 1 << 30,
@@ -85,7 +85,7 @@ fn dead(_: u64) -> Settlement {
 }
 
 /// No `[ami]`: nothing comes in, what waits goes out to `desk`.
-fn config(receiver: &Receiver) -> String {
+pub fn config(receiver: &Receiver) -> String {
     let to = receiver.address();
     format!(
         "[pbx]\nname = 'hq'\n[journal]\ndirectory = 'journal'\n[api]\nsocket = 'agent.sock'\n\
@@ -93,12 +93,12 @@ fn config(receiver: &Receiver) -> String {
     )
 }
 
-async fn receiver() -> Receiver {
+pub async fn receiver() -> Receiver {
     Receiver::start(Options::default()).await.unwrap()
 }
 
 /// `callpost run` there.
-fn agent(site: &TempDir) -> Started {
+pub fn agent(site: &TempDir) -> Started {
     let log = fs::OpenOptions::new().create(true).append(true).open(site.path().join("log")).unwrap();
     let agent = Started::new(callpost(site.path()).arg("run").stderr(log));
     let client = || run(site.path(), &["status", "--json"]);
@@ -106,13 +106,13 @@ fn agent(site: &TempDir) -> Started {
     agent
 }
 
-fn stop(mut agent: Started) {
+pub fn stop(mut agent: Started) {
     agent.signal("-TERM");
     assert_eq!(agent.code(), Some(0));
 }
 
 /// How often each id arrived and was accepted.
-fn arrived(receiver: &Receiver) -> BTreeMap<String, usize> {
+pub fn arrived(receiver: &Receiver) -> BTreeMap<String, usize> {
     let mut ids = BTreeMap::new();
     for received in receiver.received() {
         if let (Request::Webhook { id, .. }, 200) = (&received.request, received.status) {
@@ -122,7 +122,7 @@ fn arrived(receiver: &Receiver) -> BTreeMap<String, usize> {
     ids
 }
 
-fn done(output: &std::process::Output, code: i32) -> String {
+pub fn done(output: &std::process::Output, code: i32) -> String {
     let shown = text(&output.stdout);
     assert_eq!(output.status.code(), Some(code), "{shown}{}", text(&output.stderr));
     shown
