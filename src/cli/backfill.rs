@@ -151,7 +151,10 @@ async fn send(config: Config, args: &args::Backfill, span: Span) -> Result<Done,
     };
     let mut show = Show::new(args.output.json, config.pbx.timezone.clone());
     let mut stop = std::pin::pin!(asked_to_stop());
-    let mut source = Source::open(&config, ask).await?;
+    let mut source = tokio::select! {
+        () = &mut stop => return Ok(Done::Failed),
+        source = Source::open(&config, ask) => source?,
+    };
     let is_own = matches!(source, Source::Own(..));
     let mut reached = None;
     let ended = loop {

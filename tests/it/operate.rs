@@ -324,7 +324,7 @@ async fn the_status_for_programs_keeps_its_names() {
         panic!("one line")
     };
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
-    insta::assert_snapshot!(keys(status), @"ami at configured events_minute ingest journal listen max_size pbx process quarantine routes started version");
+    insta::assert_snapshot!(keys(status), @"ami at configured events_minute ingest journal listen max_size pbx process quarantine reconciliation routes started version");
     insta::assert_snapshot!(keys(&status["journal"]["routes"][0]), @"counters dropped oldest route skipped");
     insta::assert_snapshot!(keys(&status["routes"][0]), @"delivered_minute health kind route to");
     let mut command = callpost(site.path());
