@@ -164,9 +164,11 @@ async fn backlog(directory: &Path, pending: u64) {
     let journal = open(directory);
     println!("before: {}", memory());
     let started = Instant::now();
+    // an outage of ten days
     let newest = i64::try_from(now_micros()).unwrap();
+    let step = 10 * 24 * 3600 * Micros::SECOND / i64::try_from(pending).unwrap();
     fill(&journal, pending, |number| {
-        let ago = i64::try_from(pending - number).unwrap() * 1000;
+        let ago = i64::try_from(pending - number).unwrap() * step;
         batch(number, Micros(newest - ago), &["desk", "stopped"])
     })
     .await;
@@ -394,6 +396,8 @@ fn batch(number: u64, start: Micros, routes: &[&str]) -> Batch {
         id: update.id.clone(),
         call: update.call.clone(),
         ordered: true,
+        party: None,
+        start: None,
         payload: payload.clone(),
     };
     let headers = [("Uniqueid", "1700000000.1"), ("Channel", "PJSIP/1001-00000001"), ("Cause", "16")];

@@ -18,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ami;
 use crate::api::{self, ApiError, Live, Reloaded, View};
+use crate::cdr::{History, Link, Reader, Reconciles};
 use crate::config::{self, Change, Config, Facts};
 use crate::ingest::{Ingest, IngestHealth, Rules};
 use crate::journal::{Journal, JournalError, JournalOptions, RouteId};
 use crate::pulse::{self, Pulse};
-use crate::routes::{Orders, Route, RouteHealth, Routes, Worker};
+use crate::routes::{HistoryLink, Orders, Route, RouteHealth, Routes, Worker};
 use crate::{clock, systemd};
 
 /// Records after which a generation of the outbox is sealed (`delivery.md` section 5).
@@ -34,6 +35,11 @@ const OTHERS_STOP: Duration = Duration::from_secs(2);
 
 /// How often systemd is told how the routes stand.
 const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// Attempts at imported creates that wait to be counted; while it is full none is made.
+const REPORTS: usize = 1024;
+/// Questions to ingest that wait.
+const QUESTIONS: usize = 4;
 
 /// Where the journal keeps what goes into the keys of NiMbox.
 const NIMBOX_KEYS: &str = "config/nimbox-keys";
@@ -69,6 +75,8 @@ pub struct Agent {
     ami: JoinHandle<()>,
     ingest: JoinHandle<()>,
     routes: Vec<RouteTask>,
+    /// Tells the reader of the CDR store of workers.
+    links: mpsc::UnboundedSender<Link>,
     others: Vec<JoinHandle<()>>,
 }
 
@@ -88,12 +96,25 @@ impl Agent {
     /// When the journal or the socket cannot be opened; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         // nobody will answer requests to reload
-        Ok(Self::start_asked(config).await?.0)
+        Ok(Self::start_asked(config, Reconciles::Yes).await?.0)
+    }
+
+    /// Starts what a backfill needs: neither Asterisk nor HTTP, nor reconciliation.
+    pub(crate) async fn start_for_backfill(mut config: Config) -> Result<Self, StartError> {
+        config.ami = None;
+        (config.api.listen, config.api.token) = (None, None);
+        Ok(Self::start_asked(config, Reconciles::Never).await?.0)
+    }
+
+    /// The reader of the CDR store.
+    pub fn history(&self) -> History {
+        self.view.borrow().history.clone()
     }
 
     /// Starts everything; requests to reload come to the caller.
     async fn start_asked(
         config: Config,
+        reconciles: Reconciles,
     ) -> Result<(Self, mpsc::Receiver<oneshot::Sender<Reloaded>>), StartError> {
         let facts = Facts::of(&config);
         let config = Arc::new(config);
@@ -113,6 +134,7 @@ impl Agent {
             }
         };
         let (pulse, felt) = watch::channel(Pulse::default());
+        let (reader, history) = Reader::new(reconciles);
         let (view, seen) = watch::channel(View {
             config: Arc::clone(&config),
             started: clock::now(),
@@ -122,16 +144,21 @@ impl Agent {
             routes: Vec::new(),
             listen: server.address(),
             pulse: felt,
+            history,
         });
         let (request, reloads) = mpsc::channel(1);
         let live = Live::new(seen, request);
         let ami_stop = CancellationToken::new();
         let (ami_settings, settings) = watch::channel(config.ami.clone());
         let (rules, latest) = watch::channel(Rules { number: 0, config, routes: Arc::clone(&routes) });
-        let (ingest, followed) = Ingest::new(latest, journal.clone(), recovered.objects, ingest_health);
+        let (asks, questions) = mpsc::channel(QUESTIONS);
+        let (ingest, followed) =
+            Ingest::new(latest, questions, journal.clone(), recovered.objects, ingest_health);
+        let (links, told) = mpsc::unbounded_channel();
         let others = vec![
             tokio::spawn(server.run(live.clone(), stop.clone())),
             tokio::spawn(pulse::watch(journal, hub.watch(), pulse, stop.clone())),
+            tokio::spawn(reader.run(live.clone(), asks, told, stop.clone())),
             tokio::spawn(tell_systemd(live, stop.clone())),
         ];
         let mut agent = Self {
@@ -144,6 +171,7 @@ impl Agent {
             ingest: tokio::spawn(ingest.run(feed)),
             ami: tokio::spawn(hub.run(settings, ami_stop.clone())),
             routes: Vec::new(),
+            links,
             ami_stop,
             stop,
             others,
@@ -158,7 +186,14 @@ impl Agent {
     }
 
     fn start_worker(&mut self, route: &Route) {
-        let (worker, orders, health) = Worker::new(route, self.view.borrow().journal.clone());
+        let (mut worker, orders, health) = Worker::new(route, self.view.borrow().journal.clone());
+        if route.kind() == "nimbox" {
+            let (rate, told) = watch::channel(None);
+            let (tells, reports) = mpsc::channel(REPORTS);
+            worker = worker.with_history(HistoryLink { rate: told, reports: tells });
+            // the reader ends with the agent alone
+            let _ = self.links.send(Link { rate, reports });
+        }
         let task = tokio::spawn(worker.run(self.stop.clone()));
         self.routes.push(RouteTask { id: route.id.clone(), orders, health, task });
     }
@@ -252,7 +287,7 @@ pub async fn run(config: Config, file: PathBuf) -> Result<(), StartError> {
     // from the first moment: who sees the socket may send a signal
     let mut stop = std::pin::pin!(asked_to_stop());
     let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
-    let (mut agent, mut reloads) = Agent::start_asked(config).await?;
+    let (mut agent, mut reloads) = Agent::start_asked(config, Reconciles::Yes).await?;
     systemd::ready(&summary(&agent.view()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "callpost is running");
     let failed = loop {

@@ -120,7 +120,8 @@ fn refused(old: &Config, new: &Config, changes: &[Change], status: &AgentStatus)
     let webhook = |config: &Config, name: &str| config.webhooks.iter().any(|sink| sink.name == name);
     let nimbox = |config: &Config, name: &str| config.nimbox.iter().any(|sink| sink.name == name);
     for route in status.journal.routes.iter().filter(|route| route.counters.pending > 0) {
-        let name = &*route.route.0;
+        let sink = route.route.sink();
+        let name = &*sink.0;
         if webhook(old, name) && nimbox(new, name) || nimbox(old, name) && webhook(new, name) {
             return Some(Reloaded::Refused {
                 key: name.to_owned(),

@@ -15,7 +15,8 @@ use super::past::{CallName, CallTrace, LegsQuery};
 use super::replay::ReplayAnswer;
 use super::types::{AgentStatus, Reloaded};
 use crate::calls::Update;
-use crate::journal::{LegRecord, Selection};
+use crate::cdr::{Ask, Frame};
+use crate::journal::{DeletedDays, LegRecord, Selection};
 
 /// One answer's size. A status is a few KiB, a leg 1 KiB, and a long trace a few MiB.
 const MAX_ANSWER: u64 = 64 << 20;
@@ -54,6 +55,38 @@ pub enum ClientError {
         /// What went wrong.
         why: String,
     },
+}
+
+/// What a backfill says of itself.
+#[derive(Debug)]
+pub struct Frames {
+    client: Client,
+    body: BufReader<UnixStream>,
+    /// What has come of the next line.
+    line: Vec<u8>,
+}
+
+impl Frames {
+    /// The next line; `None` when the agent has ended it. May be given up and asked again.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn next(&mut self) -> Result<Option<Frame>, ClientError> {
+        loop {
+            let room = MAX_LINE.saturating_sub(self.line.len() as u64);
+            let mut bounded = (&mut self.body).take(room);
+            // what was read stays in `line` when this is given up
+            let read = bounded.read_until(b'\n', &mut self.line).await;
+            let read = read.map_err(|why| self.client.failed(why))?;
+            if read == 0 {
+                return Ok(None);
+            }
+            if self.line.ends_with(b"\n") {
+                let line = std::mem::take(&mut self.line);
+                return serde_json::from_slice(&line).map(Some).map_err(|why| self.client.failed(why));
+            }
+        }
+    }
 }
 
 impl Client {
@@ -149,6 +182,14 @@ impl Client {
         self.post("/replay", what).await
     }
 
+    /// Says that days were deleted from a NiMbox.
+    ///
+    /// # Errors
+    /// When no agent runs, or it may not be asked, or could not write it down.
+    pub async fn deleted(&self, days: &DeletedDays) -> Result<(), ClientError> {
+        self.post("/deleted", days).await
+    }
+
     /// Updates as they happen, until the agent stops or `each` says no.
     ///
     /// # Errors
@@ -167,6 +208,17 @@ impl Client {
                 return Ok(());
             }
         }
+    }
+
+    /// Begins a backfill and follows it until its end, or until `each` says no.
+    ///
+    /// # Errors
+    /// When none runs, or it may not be asked; [`ClientError::NotFound`] when there is one already.
+    pub async fn backfill(&self, ask: &Ask) -> Result<Frames, ClientError> {
+        let text = serde_json::to_string(ask).map_err(|why| self.failed(why))?;
+        let head = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", text.len());
+        let body = self.ask("POST", "/backfill", &head, &text).await?;
+        Ok(Frames { client: self.clone(), body, line: Vec::new() })
     }
 
     async fn value<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

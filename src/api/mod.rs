@@ -7,6 +7,7 @@
 //! listen (token) -------'                                                    past, dead, probes
 //! ```
 
+mod backfill;
 mod client;
 mod connections;
 mod dead;
@@ -18,7 +19,7 @@ mod server;
 mod socket;
 mod types;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, Frames};
 pub use dead::{DeadDone, DeadPage, DeadQuery, MOST_LETTERS, PendingDone, PendingQuery, SMALL_PAGE};
 pub use past::{CallName, CallTrace, FindError, LegsQuery, MOST_LEGS, find};
 pub use replay::{ReplayAnswer, replay};

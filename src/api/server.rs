@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::backfill::backfill;
 use super::connections::{self, Never};
 use super::dead::{DeadQuery, PendingQuery};
 use super::listen::{self, Token};
@@ -29,7 +30,7 @@ use super::replay::replay;
 use super::socket::Socket;
 use super::types::{Live, View};
 use crate::calls::Update;
-use crate::journal::{JournalError, Selection};
+use crate::journal::{DeletedDays, JournalError, Selection};
 use crate::{clock, config};
 
 /// A request's body: a thousand ids and some.
@@ -98,7 +99,11 @@ impl Server {
 
     /// Answers until told to stop.
     pub async fn run(self, live: Live, stop: CancellationToken) {
-        let whole = closed(&stop).merge(probes::open()).layer(Extension(Trusted)).with_state(live.clone());
+        let whole = closed(&stop)
+            .merge(local(&stop))
+            .merge(probes::open())
+            .layer(Extension(Trusted))
+            .with_state(live.clone());
         let socket = &self.socket;
         let accept = || async {
             let (stream, _) = socket.listener.accept().await?;
@@ -137,7 +142,17 @@ fn closed(stop: &CancellationToken) -> Router<Live> {
         .route("/pending/drop", post(pending_drop))
         .route("/replay", post(send_again))
         .route("/replay/count", post(count_again))
+        .route("/deleted", post(deleted))
         .merge(probes::closed())
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(middleware::from_fn(timely))
+        .layer(Extension(stop.clone()))
+}
+
+/// What only takes a place in the socket's group: it names files and hosts to read from.
+fn local(stop: &CancellationToken) -> Router<Live> {
+    Router::new()
+        .route("/backfill", post(backfill))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(middleware::from_fn(timely))
         .layer(Extension(stop.clone()))
@@ -188,6 +203,11 @@ async fn send_again(State(view): State<View>, Json(what): Json<Selection>) -> Re
 /// Counts what would be sent again.
 async fn count_again(State(view): State<View>, Json(what): Json<Selection>) -> Response {
     json(replay(&view.journal, &what, false, clock::now()).await)
+}
+
+/// Days were deleted from a NiMbox.
+async fn deleted(State(view): State<View>, Json(days): Json<DeletedDays>) -> Response {
+    json(view.journal.note_deleted(&days, clock::now()).await)
 }
 
 fn json(answer: Result<impl Serialize, JournalError>) -> Response {

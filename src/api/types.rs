@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ami::{AmiHealth, AmiWatch};
+use crate::cdr::{History, Reconciliation};
 use crate::config::{Change, Config, Fault};
 use crate::ingest::IngestHealth;
 use crate::journal::{Journal, JournalError, JournalStatus, RouteId, RouteStatus};
@@ -55,6 +56,9 @@ pub struct AgentStatus {
     /// What the agent takes of the host.
     #[serde(default)]
     pub process: Process,
+    /// How the CDR store is looked through for what was missed.
+    #[serde(default)]
+    pub reconciliation: Reconciliation,
 }
 
 /// One route.
@@ -92,6 +96,8 @@ pub struct View {
     pub listen: Option<SocketAddr>,
     /// Whether what must not hang moves.
     pub(crate) pulse: watch::Receiver<Pulse>,
+    /// The reader of the CDR store.
+    pub history: History,
 }
 
 /// The view as a reload last made it, and the way to ask for a reload.
@@ -181,13 +187,16 @@ impl View {
             quarantine: put_aside(&self.config.journal.directory),
             listen: self.listen,
             process: Process::now(),
+            reconciliation: self.history.reconciliation(),
         })
     }
 
     /// What is left of a sink that the configuration does not have now, or has not enabled.
     fn left_over(&self, left: &RouteStatus) -> Option<RouteView> {
         let counters = left.counters;
-        let known = left.route.0.is_empty() || self.routes.iter().any(|(route, ..)| *route == left.route);
+        // the low lane of a route is served with it
+        let sink = left.route.sink();
+        let known = left.route.0.is_empty() || self.routes.iter().any(|(route, ..)| *route == sink);
         if known || counters.pending + counters.dead == 0 {
             return None;
         }

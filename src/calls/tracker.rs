@@ -7,7 +7,7 @@ use parsers::{Micros, Uniqueid};
 
 use super::call::{CdrSource, Step};
 use super::direction::Who;
-use super::objects::{CdrFeed, is_sane};
+use super::objects::{CdrFeed, Phase, is_sane};
 use super::state::{State, Timer};
 
 /// Deadlines worked off in one step at most, each of which leaves the set: more would be a loop.
@@ -169,6 +169,15 @@ impl Tracker {
             CdrFeed::Events => Some(CdrSource::Events),
             CdrFeed::Silent => Some(CdrSource::Tracker),
         }
+    }
+
+    /// Whether a call that is known by one of these is not over, or waits for its CDR rows.
+    pub fn holds(&self, linkedids: &[parsers::Linkedid], parties: &[Uniqueid]) -> bool {
+        let state = &self.state;
+        let by_channel = |id| state.channels.get(id).map(|chan| &chan.call).or_else(|| state.parties.get(id));
+        let by_link = |id| state.links.get(id);
+        let mut calls = parties.iter().filter_map(by_channel).chain(linkedids.iter().filter_map(by_link));
+        calls.any(|call| state.phase(call).is_some_and(|phase| phase != Phase::Done))
     }
 
     /// Channels, legs and calls that are held in memory.

@@ -52,6 +52,8 @@ pub(super) struct Complete {
     pub group: CdrGroup,
     /// When its first row began.
     pub first: Micros,
+    /// When its last row ended.
+    pub last: Micros,
 }
 
 impl Grouper {
@@ -140,6 +142,16 @@ impl Grouper {
         done
     }
 
+    /// When the first of those calls began that are not complete.
+    pub fn oldest(&self) -> Option<Micros> {
+        self.groups.values().map(|group| group.first).min()
+    }
+
+    /// The latest end that was seen.
+    pub fn latest(&self) -> Micros {
+        self.latest
+    }
+
     /// All that is left.
     pub fn finish(mut self) -> Vec<Complete> {
         let all = self.groups.keys().copied().collect();
@@ -164,6 +176,7 @@ impl Grouper {
         Some(Complete {
             group: CdrGroup { call, rows: group.rows, source: CdrSource::Store },
             first: group.first,
+            last: group.last,
         })
     }
 

@@ -1,12 +1,17 @@
 //! CDRs: from rows to what a person would have written down, and the stores that rows are read from.
 
 mod backfill;
+mod checkpoint;
 mod columns;
 mod csv;
 mod fold;
 mod grouping;
+mod history;
 mod numbers;
 mod paging;
+mod plan;
+mod progress;
+mod reconcile;
 mod recording;
 mod row;
 mod row_times;
@@ -18,9 +23,15 @@ mod store;
 mod tests;
 mod zone;
 
-pub use backfill::{BackfillError, Summary, plan};
+pub(crate) use backfill::Link;
 pub use fold::{DropReason, Folded, Part, fold};
+pub use history::{History, Refused};
+pub(crate) use history::{Reader, Reconciles};
 pub use numbers::{Dropped, Explained, ExplainedRule, Numbers};
+pub use plan::{BackfillError, Summary, plan};
+pub use progress::{Ask, Frame, Progress};
+pub(crate) use reconcile::FULL;
+pub use reconcile::{Away, Reconciled, Reconciliation};
 pub use recording::{Recording, url};
 pub(crate) use store::source_url;
 pub use store::{About, Order, Page, Span, Store, StoreError};

@@ -71,7 +71,7 @@ pub(super) enum Command {
     Trace(Trace),
     /// Updates as they happen
     Tail(Tail),
-    /// What history would be sent: the CDR store's calls as creates
+    /// Send the calls of a CDR store to NiMbox: each once, however often it is run
     Backfill(Backfill),
     /// Delete a range of days from a NiMbox; both dates are left out
     Delete(Delete),
@@ -342,7 +342,10 @@ pub(super) struct Backfill {
     /// For this NiMbox sink alone
     #[arg(long, value_name = "NAME")]
     pub route: Option<String>,
-    /// Print the creates and send nothing; sending is not available in this version
+    /// Creates a second at most, beside what the receiver itself allows
+    #[arg(long, value_name = "N", value_parser = a_second, conflicts_with = "dry_run")]
+    pub rate: Option<f64>,
+    /// Print the creates and send nothing
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]
@@ -411,6 +414,11 @@ pub(super) struct Receive {
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse::<f64>().map_err(|_| "not a number".to_owned())?;
     if (0.0..=1.0).contains(&rate) { Ok(rate) } else { Err("not from 0 to 1".to_owned()) }
+}
+
+fn a_second(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().map_err(|_| "not a number".to_owned())?;
+    if (0.01..=10_000.0).contains(&rate) { Ok(rate) } else { Err("not from 0.01 to 10000".to_owned()) }
 }
 
 fn speed(text: &str) -> Result<f64, String> {

@@ -279,14 +279,14 @@ fn end(out: &mut Out, deed: Deed, unknown: &[&str], text: String, count: usize) 
 /// What keeps them from going out now.
 fn later(config: &Config, source: &Source, done: &[(UpdateId, RouteId)]) -> String {
     let names = route_names(config);
-    let gone: BTreeSet<&str> =
-        done.iter().map(|(_, route)| &*route.0).filter(|route| !names.contains(route)).collect();
+    let gone: BTreeSet<RouteId> =
+        done.iter().map(|(_, route)| route.sink()).filter(|sink| !names.contains(&&*sink.0)).collect();
     if !source.is_running() {
         "; no agent runs: they go out when one does".to_owned()
     } else if gone.is_empty() {
         String::new()
     } else {
-        let gone: Vec<&str> = gone.into_iter().collect();
+        let gone: Vec<&str> = gone.iter().map(|route| &*route.0).collect();
         format!("; {} not configured: those wait until it is", gone.join(", "))
     }
 }
@@ -321,7 +321,8 @@ pub(super) async fn known_route(
 
 async fn count(source: &Source, route: Option<&str>) -> Result<u64, CliError> {
     let routes = source.routes().await?;
-    let of = routes.iter().filter(|known| route.is_none_or(|route| *known.route.0 == *route));
+    let wanted = route.map(|route| RouteId(route.into()));
+    let of = routes.iter().filter(|known| wanted.as_ref().is_none_or(|wanted| wanted.covers(&known.route)));
     Ok(of.map(|known| known.counters.dead).sum())
 }
 

@@ -10,7 +10,12 @@ use super::args;
 use super::ask::consent;
 use super::exit::{CliError, Done};
 use super::out::{Out, paint, plural, style};
+use super::past::{journal, unreadable};
+use super::status::client;
+use crate::api::ClientError;
+use crate::clock;
 use crate::config::{Config, Nimbox};
+use crate::journal::{DeletedDays, RouteId};
 use crate::sinks::{Class, Deleted, NimboxSink, Outcome};
 
 /// The days that are deleted, both ends included.
@@ -32,6 +37,8 @@ struct Report<'a> {
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     answer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_noted: Option<String>,
 }
 
 pub(super) async fn delete(config: &Config, args: &args::Delete) -> Result<Done, CliError> {
@@ -43,7 +50,27 @@ pub(super) async fn delete(config: &Config, args: &args::Delete) -> Result<Done,
         return Ok(Done::Failed);
     }
     let deleted = client.delete(&args.from.to_string(), &args.to.to_string()).await;
-    report(&mut out, sink, args, days, &deleted)
+    let noted = match &deleted {
+        Deleted::Count(_) => note(config, &sink.name, args).await,
+        Deleted::Failed(_) => Ok(()),
+    };
+    report(&mut out, sink, args, days, &deleted, noted.err().as_ref())
+}
+
+/// Tells the journal, the agent's where one runs: what it knows of these days is not there any more.
+async fn note(config: &Config, route: &str, args: &args::Delete) -> Result<(), CliError> {
+    let days = DeletedDays { route: RouteId(route.into()), from: args.from, to: args.to };
+    match client(config).deleted(&days).await {
+        // who never ran knows of nothing
+        Err(ClientError::NotRunning(_)) if !config.journal.directory.join("outbox").exists() => Ok(()),
+        Err(ClientError::NotRunning(socket)) => {
+            let journal = journal(config, ClientError::NotRunning(socket)).await?;
+            let noted = journal.note_deleted(&days, clock::now()).await;
+            journal.close().await;
+            noted.map_err(|why| unreadable(&why))
+        }
+        told => Ok(told?),
+    }
 }
 
 /// The only NiMbox there is, or the one that is named: nobody deletes in the wrong one by default.
@@ -107,7 +134,9 @@ fn meaning(sink: &Nimbox, host: &str, args: &args::Delete, days: Days) -> Vec<St
         ),
         format!("{} and {} themselves stay: NiMbox leaves both dates out", args.from, args.to),
         "whoever sent them, another PBX or the script too; it cannot be undone".to_owned(),
-        "what is still to be delivered of these days is sent all the same".to_owned(),
+        "what is still to be delivered of these days is sent all the same; what was deleted comes back \
+         only by an explicit backfill"
+            .to_owned(),
     ]
 }
 
@@ -126,7 +155,9 @@ fn report(
     args: &args::Delete,
     days: Days,
     deleted: &Deleted,
+    not_noted: Option<&CliError>,
 ) -> Result<Done, CliError> {
+    let done = if not_noted.is_some() { Done::Partly } else { Done::All };
     let failed = match deleted {
         Deleted::Count(_) => None,
         Deleted::Failed(outcome) => Some(outcome),
@@ -141,15 +172,24 @@ fn report(
             deleted: if let Deleted::Count(count) = deleted { Some(*count) } else { None },
             error: failed.map(|outcome| outcome.why.as_str()),
             answer: failed.map(|outcome| outcome.answer.as_str()).filter(|answer| !answer.is_empty()),
+            not_noted: not_noted.map(ToString::to_string),
         })?;
-        return Ok(if failed.is_some() { Done::Failed } else { Done::All });
+        return Ok(if failed.is_some() { Done::Failed } else { done });
     }
     match deleted {
         Deleted::Count(count) => {
             let count = paint(style::BOLD, plural(*count, "call", "calls"));
             let Days { first, last } = days;
             out.line(format!("{count} deleted from {}, {first} to {last}", paint(style::NAME, &sink.name)))?;
-            Ok(Done::All)
+            if let Some(why) = not_noted {
+                let what =
+                    "the journal could not be told, so a later backfill will take these calls for delivered";
+                out.note(format!("{} {what}: {why}", paint(style::WARN, "warning:")))?;
+                out.note(
+                    "    -> give the same command again once that is put right; deleting twice does no harm",
+                )?;
+            }
+            Ok(done)
         }
         Deleted::Failed(outcome) => Err(failure(&sink.name, outcome)),
     }

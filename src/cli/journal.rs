@@ -56,10 +56,11 @@ async fn status(config: &Config, offline: &Offline, out: &mut Out) -> Result<Don
     }
     let who = if offline.is_live() { "an agent runs" } else { "no agent runs" };
     out.line(format!(
-        "{}, {}, {}, {who}",
+        "{}, {}, {}, {}, {who}",
         bytes(status.bytes),
         plural(status.generations, "generation", "generations"),
         plural(status.days, "day of history", "days of history"),
+        plural(status.key_months, "month of delivered keys", "months of delivered keys"),
     ))?;
     show_routes(out, &status)?;
     if status.gaps > 0 {
@@ -220,6 +221,7 @@ fn kind(part: &Part) -> &'static str {
     match part.kind {
         PartKind::Generation => "waiting",
         PartKind::Day => "day",
+        PartKind::Month => "keys",
         PartKind::Quarantined => "put aside",
     }
 }

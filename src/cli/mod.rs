@@ -22,6 +22,7 @@ mod number;
 mod out;
 mod past;
 mod program;
+mod progress;
 mod receive;
 mod reload;
 mod replay;

@@ -29,6 +29,9 @@ pub mod style {
 /// Columns of a picture that goes into a pipe or a file.
 const PIPE_WIDTH: u16 = 120;
 
+/// To the line's beginning, and all of it cleared (ECMA-48, CR and EL).
+const LINE_AGAIN: &str = "\r\u{1b}[2K";
+
 /// One command's output.
 #[derive(Debug)]
 pub struct Out {
@@ -87,6 +90,22 @@ impl Out {
         let terminal = if self.terminal { Table::new().width() } else { None };
         let asked = || std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
         usize::from(terminal.or_else(asked).unwrap_or(PIPE_WIDTH))
+    }
+
+    /// A line that the next one takes the place of, cut to the terminal's width.
+    ///
+    /// # Errors
+    /// When the reader has gone away.
+    pub(super) fn redraw(&mut self, text: &str) -> io::Result<()> {
+        let width = self.width().saturating_sub(1);
+        let mut taken = 0;
+        let fits = |character: &char| {
+            taken += unicode_width::UnicodeWidthChar::width(*character).unwrap_or(0);
+            taken <= width
+        };
+        let text: String = text.chars().take_while(fits).collect();
+        write!(self.stream, "{LINE_AGAIN}{text}")?;
+        self.stream.flush()
     }
 
     /// One value as a JSON line.

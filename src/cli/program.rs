@@ -55,7 +55,10 @@ fn run(cli: &Cli) -> Result<Done, CliError> {
         Command::Calls(args) => wait(calls::calls(&if_there(cli)?, args)),
         Command::Trace(args) => wait(trace::trace(&if_there(cli)?, args)),
         Command::Tail(args) => wait(tail::tail(&if_there(cli)?, args)),
-        Command::Backfill(args) => wait(backfill::backfill(configured(cli)?.config, args)),
+        Command::Backfill(args) => {
+            with_one_arena();
+            wait(backfill::backfill(configured(cli)?.config, args))
+        }
         Command::Delete(args) => wait(delete::delete(&configured(cli)?.config, args)),
         Command::ImportScript(args) => import_script::import_script(args),
         Command::Dead(args) => wait(dead::dead(&if_there(cli)?, args)),

@@ -94,7 +94,8 @@ fn tell(out: &mut Out, config: &Config, args: &args::Replay, counted: &ReplayAns
         let wait = plural(replayed.waiting, "more waits", "more wait");
         out.line(format!("  {wait} for the receiver already and go out by themselves"))?;
     }
-    if let Some(route) = args.route.as_deref().filter(|route| !route_names(config).contains(route)) {
+    let is_configured = |route: &&str| route_names(config).contains(&&*RouteId((*route).into()).sink().0);
+    if let Some(route) = args.route.as_deref().filter(|route| !is_configured(route)) {
         let text = format!("  route {route} is not configured: what is put back waits until it is");
         out.line(paint(style::WARN, text))?;
     }

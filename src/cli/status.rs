@@ -4,11 +4,13 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use parsers::Micros;
 
 use super::args;
 use super::exit::{CliError, Done};
 use super::ladder::clean;
+use super::leg::local;
 use super::out::{Out, paint, plural, style};
 use crate::agent::asked_to_stop;
 use crate::api::{AgentStatus, Client, ClientError, RouteView};
@@ -85,6 +87,7 @@ fn show(out: &mut Out, status: &AgentStatus) -> io::Result<()> {
     asterisk(out, status)?;
     ingest(out, status)?;
     journal(out, status)?;
+    reconciliation(out, status)?;
     if let Some(address) = status.listen {
         row(out, "HTTP", format!("{address}: /livez, /readyz, /metrics"))?;
     }
@@ -151,6 +154,47 @@ fn ingest(out: &mut Out, status: &AgentStatus) -> io::Result<()> {
     row(out, "", source)
 }
 
+/// Whether what went by unheard is looked for in the CDR store, and what was found.
+fn reconciliation(out: &mut Out, status: &AgentStatus) -> io::Result<()> {
+    let about = &status.reconciliation;
+    let zone = TimeZone::system();
+    let since = |at: Micros| ago(status.at.secs_since(at).max(0));
+    if let Some(why) = &about.off {
+        return row(out, "CDRs", paint(style::DIM, format!("not reconciled: {why}")));
+    }
+    let mut subject = "CDRs";
+    if let Some(away) = &about.away {
+        let text = format!("the store cannot be read for {}: {}", since(away.since), clean(&away.what));
+        row(out, subject, paint(style::BAD, text))?;
+        row(out, "", "calls go on as they come; what was missed is looked for when it is back")?;
+        row(out, "", format!("-> {}", away.remedy))?;
+        subject = "";
+    }
+    let found = match &about.last {
+        Some(last) => {
+            let missing = match last.missing {
+                0 => "none missing".to_owned(),
+                missing => paint(style::WARN, format!("{missing} missing and now sent")),
+            };
+            let from = local(last.from, &zone, "%Y-%m-%d %H:%M");
+            let creates = plural(last.creates, "create", "creates");
+            format!("reconciled {} ago, back to {from}: {creates} in the store, {missing}", since(last.at))
+        }
+        None => "not reconciled yet".to_owned(),
+    };
+    let next = match (about.running, about.next) {
+        (Some(at), _) => format!("; being read now, up to {}", local(at, &zone, "%Y-%m-%d %H:%M")),
+        (None, Some(at)) => format!("; next in {}", ago(at.secs_since(status.at).max(0))),
+        (None, None) => String::new(),
+    };
+    row(out, subject, format!("{found}{next}"))?;
+    if let Some(last) = about.last.as_ref().filter(|last| last.held > 0) {
+        let calls = plural(last.held, "call is", "calls are");
+        row(out, "", paint(style::DIM, format!("{calls} not over, or just over: left for the next time")))?;
+    }
+    Ok(())
+}
+
 fn journal(out: &mut Out, status: &AgentStatus) -> io::Result<()> {
     let journal = &status.journal;
     let commit = format!("commit p50 {}, p99 {}", millis(journal.commit_p50), millis(journal.commit_p99));
@@ -196,7 +240,21 @@ fn routes(out: &mut Out, status: &AgentStatus) -> io::Result<()> {
         out.line("")?;
         let header = ["route", "to", "pending", "oldest", "delivered", "a minute", "dead", "state"];
         let of = |view: &RouteView| status.journal.routes.iter().find(|route| route.route == view.route);
-        let rows = status.routes.iter().map(|view| cells(status, view, of(view))).collect();
+        let lane = |view: &RouteView| {
+            let history = view.route.history();
+            let lanes = &status.journal.routes;
+            // of a sink that is gone it has a row of its own
+            let alone = status.routes.iter().any(|view| view.route == history);
+            lanes.iter().find(|route| route.route == history && !alone)
+        };
+        let rows = status
+            .routes
+            .iter()
+            .flat_map(|view| {
+                [Some(cells(status, view, of(view))), lane(view).map(|lane| history(status, lane))]
+            })
+            .flatten()
+            .collect();
         out.table(&header, rows)?;
         for view in &status.routes {
             remarks(out, status, view)?;
@@ -229,6 +287,23 @@ fn cells(status: &AgentStatus, view: &RouteView, route: Option<&RouteStatus>) ->
         view.delivered_minute.to_string(),
         counters.dead.to_string(),
         state,
+    ]
+}
+
+/// The history of a route, once it had any: it goes out over the same sink when there is room.
+fn history(status: &AgentStatus, lane: &RouteStatus) -> Vec<String> {
+    let counters = lane.counters;
+    let oldest = lane.oldest.map(|oldest| ago(status.at.secs_since(oldest)));
+    let state = if counters.pending > 0 { "goes out behind the live calls" } else { "all sent" };
+    vec![
+        lane.route.0.to_string(),
+        "history".to_owned(),
+        counters.pending.to_string(),
+        oldest.unwrap_or_default(),
+        counters.delivered.to_string(),
+        String::new(),
+        counters.dead.to_string(),
+        state.to_owned(),
     ]
 }
 

@@ -13,10 +13,12 @@ use super::merge::{Place, Tree, Value};
 use super::read::{Reader, Section};
 use super::sinks::{nimbox, webhook};
 use super::types::{
-    Ami, Api, Calls, CdrStore, Config, Journal, NumberRule, Numbers, Pbx, Queue, Recordings, Sms, Trunk, User,
+    Ami, Api, Calls, CdrStore, Config, Journal, NumberRule, Numbers, Pbx, Queue, Reconcile, Recordings, Sms,
+    Trunk, User,
 };
 use crate::cdr::source_url;
 
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -254,11 +256,6 @@ fn cdr(table: Section<'_>, zone: &TimeZone) -> CdrStore {
     if let Some(Err((problem, remedy))) = source.as_ref().map(source_url) {
         table.fault(key, problem, remedy);
     }
-    if source.is_some() {
-        let problem = "is read by `backfill --dry-run` and `check` alone: an agent of this version does not \
-                       look there for what it missed";
-        table.warn(key, problem, "nothing; it will, in a later version");
-    }
     let name = table.word("table").unwrap_or_else(|| "cdr".to_owned());
     if !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$')) {
         table.fault(
@@ -268,8 +265,36 @@ fn cdr(table: Section<'_>, zone: &TimeZone) -> CdrStore {
         );
     }
     let since = since(&table, zone);
+    let reconcile = reconcile(&table);
     table.finish();
-    CdrStore { timezone, source, table: name, since }
+    CdrStore { timezone, source, table: name, since, reconcile }
+}
+
+fn reconcile(table: &Section<'_>) -> Reconcile {
+    let usual = Reconcile::default();
+    let is_off = |key| table.node(key).and_then(|node| node.value.text()) == Some("off");
+    let every = if is_off("reconcile") {
+        None
+    } else {
+        table.duration("reconcile", SECOND..=DAY * 7).or(usual.every)
+    };
+    let full_at = if is_off("full_at") { None } else { time_of_day(table, "full_at").or(usual.full_at) };
+    Reconcile {
+        every,
+        full_at,
+        since: table.duration("reconcile_since", HOUR..=DAY * 360).unwrap_or(usual.since),
+        settle: table.duration("reconcile_after", SECOND..=DAY).unwrap_or(usual.settle),
+    }
+}
+
+fn time_of_day(table: &Section<'_>, key: &str) -> Option<jiff::civil::Time> {
+    let node = table.node(key)?;
+    let text = if let Value::Datetime(text) = &node.value { Some(text.as_str()) } else { node.value.text() };
+    let time = text.and_then(|text| text.parse().ok());
+    if time.is_none() {
+        table.fault(key, "is not a time of day", "write it as \"23:00\", or \"off\"");
+    }
+    time
 }
 
 /// A date, a local time, or a time with its offset.

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::types::{
-    Ami, Api, Calls, CdrStore, Config, Delivery, Journal, Nimbox, Numbers, Pbx, Recordings, Sms, Webhook,
+    Ami, Api, Calls, CdrStore, Config, Delivery, Journal, Nimbox, Numbers, Pbx, Reconcile, Recordings, Sms,
+    Webhook,
 };
 use crate::hex::hex;
 
@@ -133,7 +134,8 @@ fn tables(config: &Config) -> BTreeMap<String, Keys> {
         "journal".to_owned(),
         Keys::from([("directory", text(directory)), ("max_size", text(max_size)), ("keep", text(keep))]),
     );
-    let CdrStore { timezone, source, table, since } = cdr;
+    let CdrStore { timezone, source, table, since, reconcile } = cdr;
+    let Reconcile { every, since: reconcile_since, full_at, settle } = reconcile;
     tables.insert(
         "cdr".to_owned(),
         Keys::from([
@@ -141,6 +143,10 @@ fn tables(config: &Config) -> BTreeMap<String, Keys> {
             ("source", secret(source.as_ref())),
             ("table", text(table)),
             ("since", text(since)),
+            ("reconcile", text(every)),
+            ("reconcile_since", text(reconcile_since)),
+            ("full_at", text(full_at)),
+            ("reconcile_after", text(settle)),
         ]),
     );
     tables.insert("numbers".to_owned(), of_numbers(numbers));

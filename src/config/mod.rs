@@ -18,6 +18,6 @@ pub use fault::{Fault, Faults};
 pub use load::{DEFAULT_FILE, Environment, Loaded, load, load_text};
 pub use types::{
     Ami, Api, Calls, CdrStore, Config, Delivery, InboundDestination, Initiated, Journal, Mode, Nimbox,
-    NumberRule, Numbers, Pbx, Queue, Recordings, Sms, Trunk, User, Webhook,
+    NumberRule, Numbers, Pbx, Queue, Reconcile, Recordings, Sms, Trunk, User, Webhook,
 };
 pub use units::{duration, duration_text, size, size_text};

@@ -112,6 +112,33 @@ pub struct CdrStore {
     pub table: String,
     /// `since`: reconciliation never goes further back.
     pub since: Option<jiff::Timestamp>,
+    /// When it is reconciled with what the agent has sent.
+    pub reconcile: Reconcile,
+}
+
+/// The keys of `[cdr]` about reconciliation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reconcile {
+    /// `reconcile`: how often, and after each login to Asterisk; `off` is `None`.
+    pub every: Option<Duration>,
+    /// `reconcile_since`: how far back.
+    pub since: Duration,
+    /// `full_at`: when, by `[pbx] timezone`, it goes back 360 days; `off` is `None`.
+    pub full_at: Option<jiff::civil::Time>,
+    /// `reconcile_after`: a call's rows are looked for so long after its end.
+    pub settle: Duration,
+}
+
+impl Default for Reconcile {
+    /// As the script was run: each hour 200 hours, each night 360 days.
+    fn default() -> Self {
+        Self {
+            every: Some(Duration::from_secs(3_600)),
+            since: Duration::from_secs(200 * 3_600),
+            full_at: Some(jiff::civil::time(23, 0, 0, 0)),
+            settle: Duration::from_secs(600),
+        }
+    }
 }
 
 /// `[numbers]`: outbound only, the first rule that matches wins.

@@ -4,5 +4,5 @@
 mod pipeline;
 mod trace;
 
-pub use pipeline::{Ingest, IngestHealth, Rules};
+pub use pipeline::{Asked, Ingest, IngestHealth, Question, Rules};
 pub use trace::trace_message;

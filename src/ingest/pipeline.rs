@@ -6,10 +6,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parsers::Micros;
 use parsers::ami::EventKind;
+use parsers::{Linkedid, Micros, Uniqueid};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::trace::trace_message;
@@ -71,6 +71,25 @@ pub struct Rules {
     pub routes: Arc<Routes>,
 }
 
+/// Which of some calls the tracker still holds: their creates are not the history's to make. Answered
+/// once everything it knows until then is on disk; never, where that fails.
+#[derive(Debug)]
+pub struct Question {
+    /// The calls.
+    pub calls: Vec<Asked>,
+    /// For each, whether it is held.
+    pub reply: oneshot::Sender<Vec<bool>>,
+}
+
+/// One call, as its CDRs name it.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// Its linkedids.
+    pub linkedids: Vec<Linkedid>,
+    /// Uniqueids of its channels.
+    pub parties: Vec<Uniqueid>,
+}
+
 /// Feeds the tracker and appends what it says.
 #[derive(Debug)]
 pub struct Ingest {
@@ -79,6 +98,7 @@ pub struct Ingest {
     latest: watch::Receiver<Rules>,
     /// The number of those that it goes by.
     followed: watch::Sender<u64>,
+    questions: mpsc::Receiver<Question>,
     journal: Journal,
     tracker: Tracker,
     gathered: Gathered,
@@ -111,6 +131,8 @@ struct Gathered {
     since: Option<Instant>,
     /// When those arrived that led to something, which is not waited with.
     urgent: Vec<Micros>,
+    /// What was asked meanwhile, answered.
+    answers: Vec<(oneshot::Sender<Vec<bool>>, Vec<bool>)>,
 }
 
 type Commit = Pin<Box<dyn Future<Output = Result<(), JournalError>> + Send>>;
@@ -119,6 +141,7 @@ impl Ingest {
     /// With the open objects as the journal has them. The receiver tells which rules it goes by.
     pub fn new(
         mut latest: watch::Receiver<Rules>,
+        questions: mpsc::Receiver<Question>,
         journal: Journal,
         objects: Vec<(ObjectKey, Vec<u8>)>,
         health: watch::Sender<IngestHealth>,
@@ -131,6 +154,7 @@ impl Ingest {
             rules,
             latest,
             followed,
+            questions,
             journal,
             gathered: Gathered::default(),
             number: 0,
@@ -174,6 +198,10 @@ impl Ingest {
                 Ok(()) => {
                     self.failing = false;
                     self.committed(&flying.fed, &flying.urgent, flying.updates);
+                    for (asker, answer) in flying.answers {
+                        // who asked may have gone
+                        let _ = asker.send(answer);
+                    }
                     self.write_lost_objects();
                     if std::mem::take(&mut self.resync) {
                         tracing::warn!(
@@ -222,7 +250,7 @@ impl Ingest {
         true
     }
 
-    /// Waits for one input; false once the feed has ended.
+    /// Waits for one input or question; false once the feed has ended.
     async fn gather_one(&mut self, feed: &mut FeedReceiver) -> bool {
         let tick = async {
             match self.tracker.deadline() {
@@ -234,6 +262,11 @@ impl Ingest {
             // What already happened goes before what time alone would decide.
             biased;
             () = changed(&mut self.latest) => self.follow(),
+            Some(Question { calls, reply }) = self.questions.recv() => {
+                let held = |call: &Asked| self.tracker.holds(&call.linkedids, &call.parties);
+                let answer = calls.iter().map(held).collect();
+                self.gathered.answers.push((reply, answer));
+            }
             item = feed.recv() => match item {
                 Some(item) => self.feed(Fed::Item(item)),
                 None => return false,

@@ -56,6 +56,10 @@ impl Writer {
             }
             Command::DeadDrop { keys, reply } => self.reply(reply, |writer| writer.each_dead(&keys, None)),
             Command::DropPending(route, reply) => self.reply(reply, |writer| writer.drop_pending(&route)),
+            Command::Pending(route, reply) => {
+                let number = self.book.routes.number(&route);
+                let _ = reply.send(Ok(number.map_or(0, |number| self.book.total(number).pending)));
+            }
             Command::Status(reply) => {
                 let status = self.status();
                 let _ = reply.send(Ok(status));
@@ -64,6 +68,7 @@ impl Writer {
                 let _ = reply.send(Ok(self.fault.clone()));
             }
             Command::Archived(generation, result) => self.archived(generation, result),
+            Command::KeysCopied(generation, result) => self.keys_copied(generation, result),
             Command::Removed(number) => {
                 self.removing.remove(&number);
                 self.space.changed();
@@ -84,6 +89,11 @@ impl Writer {
             #[cfg(test)]
             Command::Stragglers(now, reply) => self.reply(reply, |writer| writer.move_stragglers(now)),
             #[cfg(test)]
+            Command::KeysAreCopied(reply) => {
+                let copied = self.book.generations.values().all(|found| !found.sealed || found.keys);
+                let _ = reply.send(Ok(copied));
+            }
+            #[cfg(test)]
             Command::Hold(held) => {
                 // an error is the other end dropped, which is what is waited for
                 let _ = held.recv();
@@ -91,6 +101,8 @@ impl Writer {
             Command::Append(..)
             | Command::Settle(..)
             | Command::SetNote(..)
+            | Command::Import(..)
+            | Command::Deleted(..)
             | Command::SettleSoon(..)
             | Command::Flush
             | Command::Close(_) => {}
@@ -311,6 +323,7 @@ impl Writer {
             bytes: self.shared.used(),
             generations: self.book.generations.len() as u64,
             days: self.shared.days(),
+            key_months: self.shared.key_months(),
             quarantined: self.quarantined,
             lost: self.lost,
             head_records: self.book.next.sequence.saturating_sub(1),

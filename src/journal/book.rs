@@ -3,14 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use parsers::Uniqueid;
 use serde::{Deserialize, Serialize};
 
+use super::deletes::Deletes;
 use super::encode::{Prepared, PreparedEntry};
 use super::engine::{Fault, Store};
 use super::format::{self, Next, Pending, key, kind};
+use super::known::{Create, Tag, Word};
 use super::schedule::Scan;
 use super::staged::Staged;
-use super::types::{Counters, DeliveryKey, RouteId};
+use super::types::{Counters, DeliveryKey, Payload, RouteId};
 use crate::calls::{CallKey, LegState, LegUpdate, ObjectKey, Update, UpdateBody};
 
 /// Begins the reasons for giving up what was accepted, among those for leaving something out.
@@ -41,6 +44,8 @@ pub(super) struct Book {
     pub(super) carried: Vec<Counters>,
     /// Generations that are in the history and counted; their directories may still be there.
     pub(super) folded: BTreeSet<u64>,
+    /// Days that were deleted, by sink.
+    pub(super) deletes: Deletes,
     /// Generations on disk, the head among them.
     pub(super) generations: BTreeMap<u64, Generation>,
 }
@@ -111,6 +116,8 @@ pub(super) struct Generation {
     pub(super) exact: bool,
     /// The head says that its summary there is behind.
     pub(super) behind: bool,
+    /// What it knows of creates is in their months.
+    pub(super) keys: bool,
     /// It is being copied into the history.
     pub(super) archiving: bool,
     /// It was written anew: it takes as little as it can.
@@ -135,6 +142,9 @@ pub(super) struct Summary {
     /// Something was settled since: the counters must be read from the generation itself.
     #[serde(default)]
     pub(super) behind: bool,
+    /// What it knows of creates is in their months.
+    #[serde(default)]
+    pub(super) keys: bool,
     /// It was written anew.
     #[serde(default)]
     pub(super) rewritten: bool,
@@ -202,8 +212,8 @@ impl Generation {
 
     pub(super) fn summary(&self) -> Summary {
         let routes = (0u16..).zip(&self.routes).map(|(number, route)| (number, route.counters)).collect();
-        let Self { created, sequence, behind, rewritten, .. } = *self;
-        Summary { created, routes, sequence, behind, rewritten }
+        let Self { created, sequence, behind, keys, rewritten, .. } = *self;
+        Summary { created, routes, sequence, behind, keys, rewritten }
     }
 }
 
@@ -272,6 +282,9 @@ impl Book {
             if entry.ordered {
                 self.extend_chain(&entry.call, Link { route, last: at, sequence }, now);
             }
+            if let Some(create) = &entry.create {
+                self.learn(staged, create, create.tag);
+            }
             if !routes.contains(&route) {
                 routes.push(route);
             }
@@ -283,6 +296,27 @@ impl Book {
             }
         }
         Ok(routes)
+    }
+
+    /// From now on this is known of a create.
+    pub(super) fn learn(&self, staged: &mut Staged, create: &Create, tag: Tag) {
+        let word = Word { tag, epoch: self.deletes.epoch(&create.sink) };
+        for name in create.names() {
+            staged.learn(self.head, name, word);
+        }
+    }
+
+    /// A create was given up undelivered: it may come again.
+    pub(super) fn unlearn(
+        &self,
+        staged: &mut Staged,
+        route: &RouteId,
+        payload: &Payload,
+        party: Option<&Uniqueid>,
+    ) {
+        if let Some(create) = Create::of(route, payload, party) {
+            self.learn(staged, &create, Tag::Forgotten);
+        }
     }
 
     /// The generation that a delivery is in: its own, or the one it was moved to.
@@ -549,7 +583,7 @@ impl Book {
         }
     }
 
-    fn skip(&mut self, staged: &mut Staged, route: &RouteId, reason: &str) {
+    pub(super) fn skip(&mut self, staged: &mut Staged, route: &RouteId, reason: &str) {
         let Ok(route) = self.route(staged, route) else { return };
         self.count_reason(staged, route, reason.to_owned(), "other".to_owned(), 1);
     }

@@ -1,10 +1,12 @@
 //! From what is appended to the payloads of records, on the caller's side of the channel: the
 //! writer thread only places them.
 
+use parsers::Uniqueid;
 use serde::{Deserialize, Serialize};
 
 use super::compact;
 use super::format::{OBJECT_PART, PAYLOAD_CAP, Reader};
+use super::known::Create;
 use super::pack;
 use super::types::{Batch, JournalError, Outgoing, Payload, RouteId, Settlement, TraceMessage};
 use crate::calls::{CallKey, ObjectKey, Update, UpdateId};
@@ -19,6 +21,9 @@ const REASON_CAP: usize = 100;
 pub(super) const ANSWER_CAP: usize = 1024;
 /// What precedes a delivery's JSON: its sequence in its call, and when it was accepted.
 pub(super) const ENTRY_HEAD: usize = 16;
+
+/// Bytes for each name that a create is known by, its key included.
+const NAME: usize = 16;
 
 /// A batch ready to be placed.
 #[derive(Debug, Default)]
@@ -48,6 +53,8 @@ pub(super) struct PreparedEntry {
     pub(super) call: CallKey,
     pub(super) ordered: bool,
     pub(super) packed: Vec<u8>,
+    /// Where it is a create.
+    pub(super) create: Option<Create>,
 }
 
 /// A delivery as stored.
@@ -57,6 +64,8 @@ pub(super) struct Entry {
     pub(super) id: UpdateId,
     pub(super) call: CallKey,
     pub(super) ordered: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) party: Option<Uniqueid>,
     pub(super) payload: Payload,
 }
 
@@ -94,7 +103,33 @@ impl PreparedEntry {
         name_fits(&entry.call.0)?;
         name_fits(&entry.route.0)?;
         let packed = pack::pack(json);
-        Ok(Self { route: entry.route.clone(), call: entry.call.clone(), ordered: entry.ordered, packed })
+        let create = Create::of(&entry.route, &entry.payload, entry.party.as_ref());
+        let (route, call) = (entry.route.clone(), entry.call.clone());
+        Ok(Self { route, call, ordered: entry.ordered, packed, create })
+    }
+
+    /// As it comes from a route.
+    pub(super) fn of(outgoing: Outgoing) -> Result<Self, JournalError> {
+        let Outgoing { route, id, call, ordered, party, start, payload } = outgoing;
+        let mut entry = Self::new(&Entry { route, id, call, ordered, party, payload })?;
+        if let Some(create) = &mut entry.create {
+            create.start = start;
+        }
+        Ok(entry)
+    }
+
+    /// Payload bytes it makes.
+    pub(super) fn bytes(&self) -> usize {
+        self.packed.len() + self.names() * NAME
+    }
+
+    /// Records it makes.
+    pub(super) fn records(&self) -> usize {
+        2 + self.names()
+    }
+
+    fn names(&self) -> usize {
+        self.create.as_ref().map_or(0, |create| create.names().count())
     }
 
     /// The payload of its record.
@@ -150,10 +185,10 @@ pub(super) fn prepare(batch: Batch) -> Result<Prepared, JournalError> {
             out.mergers.push((call, payload.clone()));
         }
     }
-    for Outgoing { route, id, call, ordered, payload } in batch.outbox {
-        let entry = PreparedEntry::new(&Entry { route, id, call, ordered, payload })?;
-        out.bytes += entry.packed.len();
-        out.records += 2;
+    for outgoing in batch.outbox {
+        let entry = PreparedEntry::of(outgoing)?;
+        out.bytes += entry.bytes();
+        out.records += entry.records();
         out.outbox.push(entry);
     }
     for (name, value) in batch.objects {

@@ -7,7 +7,7 @@
 //! <directory>/outbox/<number>/         outbox generations, 20 decimal digits, each a sled store
 //! <directory>/history/<YYYY-MM-DD>/    history, one sled store a UTC day
 //! <directory>/history/<YYYY-MM-DD>.<number>   what that day got from that generation (`seek.rs`)
-//! <directory>/keys/                    reserved: keys already delivered, one store a month
+//! <directory>/keys/<YYYY-MM>/          what is known of delivered creates, one store a month of theirs (`months.rs`)
 //! <directory>/quarantine/              stores that would not open, whole
 //! ```
 //! Every value in every store is a *record*:
@@ -52,6 +52,7 @@
 //! | `p` route:2 gen:8 seq:8 | [`Pending`]: there while a delivery waits |
 //! | `t` route:2 next:8 gen:8 seq:8 | its predecessor, 16 bytes, or nothing; there once it was tried |
 //! | `x` gen:8 seq:8 | JSON: a dead letter |
+//! | `K` month:2 hash:8 | tag:1 epoch:2, what is known of a create or its party A ([`super::known`]); in its month's store too once the summary says `keys` |
 //! | `L` start:8 call_id:8 | number:8 of the leg's call |
 //! | `N` length:1 number start:8 call_id:8 | nothing |
 //! | `B` key | a bundle: records that never change, the first of them under that key (`bundle.rs`) |
@@ -62,9 +63,17 @@
 //! Keys of a history day: `L` (generation:8, then the leg as deflated JSON), `N` as above,
 //! `I` call_id:8 start:8 (nothing), and
 //! `c` call gen:8 part:2: a deflated run of JSON lines ([`super::history`]).
+//!
+//! Keys of a month: `B` bucket:2, the first 12 bits of a hash, 4,096 in all. A payload is runs of hashes
+//! that have the same word, each: tag:1 (1 live, 2 history; 0, forgotten, stands in generations alone),
+//! epoch:2 (how often days were deleted on the route before), count:2, and so many times the last 7 bytes
+//! of a hash, sorted. A hash is the first 8 bytes of SHA-256 over texts, each ended by a 0: the sink's
+//! name, `key`, `initiated`, source, destination; or the sink's name, `party`, party A's uniqueid. Its
+//! month is that of `initiated`; a party's, in UTC, that of its uniqueid where it holds a time.
 
 use parsers::Micros;
 
+use super::known::Name;
 use super::types::{Counters, DeliveryKey};
 use crate::calls::CallKey;
 
@@ -281,7 +290,7 @@ pub(super) mod kind {
 
 /// The keys of the table above.
 pub(super) mod key {
-    use super::{CallKey, DeliveryKey, Micros, delivery_bytes};
+    use super::{CallKey, DeliveryKey, Micros, Name, delivery_bytes};
 
     pub(in crate::journal) const ROUTE: u8 = b'r';
     pub(in crate::journal) const NOTE: u8 = b'n';
@@ -299,6 +308,8 @@ pub(super) mod key {
     pub(in crate::journal) const PENDING: u8 = b'p';
     pub(in crate::journal) const DUE: u8 = b't';
     pub(in crate::journal) const DEAD: u8 = b'x';
+    pub(in crate::journal) const KNOWN: u8 = b'K';
+    pub(in crate::journal) const BUCKET: u8 = b'B';
     pub(in crate::journal) const LEG: u8 = b'L';
     pub(in crate::journal) const NUMBER: u8 = b'N';
     pub(in crate::journal) const CALL_ID: u8 = b'I';
@@ -408,6 +419,14 @@ pub(super) mod key {
 
     pub(in crate::journal) fn dead(at: DeliveryKey) -> Vec<u8> {
         join(DEAD, &[&delivery_bytes(at)])
+    }
+
+    pub(in crate::journal) fn known(name: Name) -> Vec<u8> {
+        join(KNOWN, &[&name.month.to_be_bytes(), &name.hash.to_be_bytes()])
+    }
+
+    pub(in crate::journal) fn bucket(bucket: u16) -> Vec<u8> {
+        join(BUCKET, &[&bucket.to_be_bytes()])
     }
 
     pub(in crate::journal) fn leg(start: Micros, call_id: u64) -> Vec<u8> {

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::answer::Faulty;
+use super::encode::StoredEntry;
 use super::engine::{Fault, Store};
 use super::format::{Pending, encode_before, key, kind};
 use super::outbox::{self, Settled};
@@ -105,8 +106,12 @@ impl Writer {
                     let state = self.place_moved(&mut staged, store, route, at, state, call)?;
                     moved.push((at, state));
                 }
-                (Fate::Dropped(reason), ..) => {
+                (Fate::Dropped(reason), _, found) => {
                     counters.dropped += 1;
+                    if let Some(StoredEntry { entry, .. }) = found {
+                        let party = entry.party.as_ref();
+                        self.book.unlearn(&mut staged, &entry.route, &entry.payload, party);
+                    }
                     self.book.skip_dropped(&mut staged, route, reason, 1);
                     dropped.push((at, route));
                 }

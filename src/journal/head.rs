@@ -475,6 +475,11 @@ fn read_state(store: &Store, book: &mut Book) -> Result<(), Fault> {
             book.skipped.insert((route, reason.to_owned()), count);
         }
     })?;
+    each(key::NOTE, &mut |book, key, payload| {
+        if let Some(Ok(name)) = key.get(1..).map(std::str::from_utf8) {
+            book.deletes.restore(name, &payload);
+        }
+    })?;
     each(key::MOVED, &mut |book, key, payload| {
         book.homes.extend(Reader(&key[1..]).u64().zip(Reader(&payload).u64()));
     })?;
@@ -503,9 +508,9 @@ fn read_state(store: &Store, book: &mut Book) -> Result<(), Fault> {
 }
 
 fn sealed(summary: Summary) -> Generation {
-    let Summary { created, sequence, behind, rewritten, routes } = summary;
+    let Summary { created, sequence, behind, keys, rewritten, routes } = summary;
     let mut generation =
-        Generation { created, sequence, behind, rewritten, sealed: true, ..Generation::default() };
+        Generation { created, sequence, behind, keys, rewritten, sealed: true, ..Generation::default() };
     for (route, counters) in routes {
         generation.route(route).counters = counters;
     }

@@ -21,6 +21,7 @@ use super::archive::Archive;
 use super::command::{ArchiveFault, Command, Reply};
 use super::engine::{Fault, Store};
 use super::kill_point::{KillPoint, reached};
+use super::months::KeyCopy;
 use super::rewrite::{self, Order, Rewrite};
 use super::shared::Shared;
 use super::space::disk_use;
@@ -41,6 +42,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 pub(super) enum Job {
     /// Copy a generation.
     Archive(u64),
+    /// Copy what it knows of creates into their months.
+    Keys(u64),
     /// Its files are not needed any more.
     Remove(u64),
     /// Copy a generation into as little room as it can take.
@@ -59,7 +62,7 @@ pub(super) enum Job {
 /// Work that takes long.
 #[derive(Debug, Default)]
 struct Waiting {
-    settled: VecDeque<u64>,
+    copies: VecDeque<Task>,
     rewrites: VecDeque<(u64, Arc<Order>)>,
 }
 
@@ -70,6 +73,21 @@ pub(super) struct Historian {
     pub(super) days: Days,
     pub(super) writer: WeakSender<Command>,
     pub(super) keep: Duration,
+    /// `[journal] max_size`.
+    pub(super) max_size: u64,
+}
+
+/// What it does between questions.
+#[derive(Clone, Copy, Debug)]
+enum Task {
+    Archive(u64),
+    Keys(u64),
+}
+
+/// One of them, under way.
+enum Copying {
+    Archive(Box<Archive>),
+    Keys(KeyCopy),
 }
 
 /// The history's stores, one open at a time.
@@ -88,7 +106,7 @@ impl Historian {
         let mut waiting = Waiting::default();
         let mut ticks = 0;
         loop {
-            if self.archive_all(jobs, &mut waiting).is_none() {
+            if self.copy_all(jobs, &mut waiting).is_none() {
                 return;
             }
             if let Some((number, order)) = waiting.rewrites.pop_front() {
@@ -103,6 +121,7 @@ impl Historian {
                     ticks += 1;
                     if ticks % LOOK == 0 {
                         self.days.open = None;
+                        self.shared.months.rest();
                         self.prune();
                         self.look_around();
                     }
@@ -114,19 +133,30 @@ impl Historian {
 
     fn take(&mut self, job: Job, waiting: &mut Waiting) {
         match job {
-            Job::Archive(number) => waiting.settled.push_back(number),
+            Job::Archive(number) => waiting.copies.push_back(Task::Archive(number)),
+            Job::Keys(number) => waiting.copies.push_back(Task::Keys(number)),
             Job::Rewrite(number, order) => waiting.rewrites.push_back((number, order)),
             other => self.answer(other),
         }
     }
 
-    /// Copies all that is settled into the history. `None`: told to stop.
-    fn archive_all(&mut self, jobs: &Receiver<Job>, waiting: &mut Waiting) -> Option<()> {
-        while let Some(number) = waiting.settled.pop_front() {
-            let result = self.archive(number, jobs, waiting)?;
-            self.look_around();
-            reached(KillPoint::Archived);
-            self.tell(Command::Archived(number, result));
+    /// Copies all that waits for it, into the history or the months. `None`: told to stop.
+    fn copy_all(&mut self, jobs: &Receiver<Job>, waiting: &mut Waiting) -> Option<()> {
+        while let Some(task) = waiting.copies.pop_front() {
+            let result = self.copy(task, jobs, waiting)?;
+            match task {
+                Task::Archive(number) => {
+                    self.look_around();
+                    reached(KillPoint::Archived);
+                    self.tell(Command::Archived(number, result));
+                }
+                Task::Keys(number) => {
+                    self.shared.months.keep_within(self.max_size);
+                    self.look_around();
+                    reached(KillPoint::KeysSynced);
+                    self.tell(Command::KeysCopied(number, result));
+                }
+            }
         }
         Some(())
     }
@@ -168,7 +198,7 @@ impl Historian {
                 }
                 self.tell(Command::Tick);
             }
-            Job::Archive(_) | Job::Rewrite(..) | Job::Stop => {}
+            Job::Archive(_) | Job::Keys(_) | Job::Rewrite(..) | Job::Stop => {}
         }
     }
 
@@ -176,15 +206,20 @@ impl Historian {
         super::types::JournalError::Io { path: self.shared.directory.clone(), why: fault.why().to_owned() }
     }
 
-    /// Copies call by call and answers questions in between. `None`: told to stop.
-    fn archive(
+    /// Copies step by step and answers questions in between. `None`: told to stop.
+    fn copy(
         &mut self,
-        number: u64,
+        task: Task,
         jobs: &Receiver<Job>,
         waiting: &mut Waiting,
     ) -> Option<Result<(), ArchiveFault>> {
-        let oldest = day_of(Micros(crate::clock::now().0.saturating_sub(micros(self.keep))));
-        let mut archive = Archive::new(number, oldest);
+        let mut copying = match task {
+            Task::Archive(number) => {
+                let oldest = day_of(Micros(crate::clock::now().0.saturating_sub(micros(self.keep))));
+                Copying::Archive(Box::new(Archive::new(number, oldest)))
+            }
+            Task::Keys(number) => Copying::Keys(KeyCopy::new(number)),
+        };
         loop {
             if self.shared.is_stopping() {
                 return None;
@@ -194,7 +229,11 @@ impl Historian {
                 Ok(job) => self.take(job, waiting),
                 Err(_) => {}
             }
-            match archive.step(&self.shared.pool, &mut self.days) {
+            let step = match &mut copying {
+                Copying::Archive(archive) => archive.step(&self.shared.pool, &mut self.days),
+                Copying::Keys(keys) => keys.step(&self.shared.pool, &self.shared.months),
+            };
+            match step {
                 Ok(true) => {}
                 Ok(false) => return Some(Ok(())),
                 Err(fault) => {
@@ -218,7 +257,7 @@ impl Historian {
         waiting: &mut Waiting,
     ) -> Option<Result<Option<Store>, Fault>> {
         self.days.open = None;
-        let mut rewrite = match Rewrite::begin(&self.shared.pool, number) {
+        let mut rewrite = match Rewrite::begin(&self.shared.pool, number, order.keys()) {
             Ok(Some(rewrite)) => rewrite,
             Ok(None) => return Some(Ok(None)),
             Err(fault) => return Some(Err(fault)),
@@ -238,7 +277,7 @@ impl Historian {
                     Ok(job) => self.take(job, waiting),
                     Err(RecvTimeoutError::Timeout) => break,
                 }
-                self.archive_all(jobs, waiting)?;
+                self.copy_all(jobs, waiting)?;
             }
             if self.shared.is_stopping() {
                 return None;
@@ -257,18 +296,18 @@ impl Historian {
         }
     }
 
-    /// At the limit: the oldest day; where there is none, what was put aside and is salvaged.
+    /// At the limit: the oldest day; where there is none, what was put aside and is salvaged; then the
+    /// oldest month of delivered keys.
     fn give_up_oldest(&mut self) {
-        match self.days.list().unwrap_or_default().first() {
-            Some(day) => self.remove_day(day),
-            None => {
-                if let Some(path) = spare(&self.shared.quarantine()).first() {
-                    tracing::warn!(path = %path.display(), "the journal is full: a damaged part was removed");
-                    if let Err(error) = fs::remove_dir_all(path) {
-                        tracing::warn!(%error, "cannot remove it");
-                    }
-                }
+        if let Some(day) = self.days.list().unwrap_or_default().first() {
+            self.remove_day(day);
+        } else if let Some(path) = spare(&self.shared.quarantine()).first() {
+            tracing::warn!(path = %path.display(), "the journal is full: a damaged part was removed");
+            if let Err(error) = fs::remove_dir_all(path) {
+                tracing::warn!(%error, "cannot remove it");
             }
+        } else {
+            self.shared.months.give_up_oldest();
         }
     }
 
@@ -285,7 +324,8 @@ impl Historian {
         let bytes =
             ["history", "quarantine", "keys"].iter().map(|room| disk_use(&directory.join(room))).sum();
         let days = self.days.list().map_or(0, |days| days.len() as u64);
-        self.shared.set_outside(bytes, days, spare(&self.shared.quarantine()).len() as u64);
+        let spare = spare(&self.shared.quarantine()).len() as u64;
+        self.shared.set_outside(bytes, days, self.shared.months.list().len() as u64, spare);
     }
 }
 

@@ -18,6 +18,12 @@ pub(super) enum KillPoint {
     HeadSynced,
     /// The old head is marked as sealed.
     Sealed,
+    /// Some of a sealed generation's keys are in their month, not synced.
+    KeysWritten,
+    /// All of them are on disk; the writer does not know.
+    KeysSynced,
+    /// The head says so.
+    KeysMarked,
     /// A settled generation is in the history; the writer does not know.
     Archived,
     /// A generation is done with, its directory stands.

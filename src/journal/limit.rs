@@ -78,7 +78,8 @@ impl Writer {
             return;
         }
         // what was given up already is not gone yet
-        if !self.removing.is_empty() || self.book.generations.values().any(|found| found.archiving) {
+        let archiving = self.book.generations.values().any(|found| found.archiving);
+        if archiving || !self.removing.is_empty() || self.is_copying_settled() {
             return;
         }
         // nothing is lost by it
@@ -172,6 +173,8 @@ impl Writer {
                     // be read
                     None => staged.remove(number, key::dead(letter.key)),
                 }
+                let party = letter.party.as_ref();
+                self.book.unlearn(&mut staged, &letter.route, &letter.payload, party);
             }
             self.write(&mut staged)?;
             dropped += letters.len() as u64;

@@ -19,6 +19,7 @@ mod book;
 mod bundle;
 mod command;
 mod compact;
+mod deletes;
 mod due;
 mod encode;
 mod engine;
@@ -27,9 +28,12 @@ mod format;
 mod forward;
 mod head;
 mod history;
+mod import;
 mod kill_point;
+mod known;
 mod limit;
 mod lookup;
+mod months;
 mod offline;
 mod open;
 mod outbox;
@@ -55,7 +59,7 @@ mod writer;
 pub use offline::{Findings, Offline, Part, PartKind, Salvageable};
 pub use store::Journal;
 pub use types::{
-    Batch, Counters, DeadLetter, Delivery, DeliveryKey, HistoryFilter, JournalError, JournalOptions,
-    JournalStatus, LegRecord, Outgoing, Payload, Recovered, Replayed, RouteId, RouteStatus, Selection,
-    Settlement, Trace, TraceDelivery, TraceMessage, Traced,
+    Batch, Counters, DeadLetter, DeletedDays, Delivery, DeliveryKey, HistoryFilter, Imported, JournalError,
+    JournalOptions, JournalStatus, LegRecord, Outgoing, Payload, Recovered, Replayed, RouteId, RouteStatus,
+    Selection, Settlement, Trace, TraceDelivery, TraceMessage, Traced,
 };

@@ -15,6 +15,7 @@ use super::encode::{StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{self, Next, Pending, Reader, key, kind};
 use super::head;
+use super::known::Bucket;
 use super::lookup::run_lines;
 use super::open::try_lock;
 use super::outbox::place_in;
@@ -46,6 +47,8 @@ pub enum PartKind {
     Generation,
     /// One day of the past.
     Day,
+    /// What is known of a month's delivered creates.
+    Month,
     /// Put aside.
     Quarantined,
 }
@@ -124,6 +127,7 @@ impl Offline {
         let rooms = [
             ("outbox", PartKind::Generation),
             ("history", PartKind::Day),
+            ("keys", PartKind::Month),
             ("quarantine", PartKind::Quarantined),
         ];
         let mut parts = Vec::new();
@@ -154,6 +158,7 @@ impl Offline {
             bytes: disk_use(&self.directory),
             generations: newest.len() as u64,
             days: of(PartKind::Day).count() as u64,
+            key_months: of(PartKind::Month).count() as u64,
             quarantined: of(PartKind::Quarantined).count() as u64,
             ..JournalStatus::default()
         };
@@ -218,6 +223,7 @@ impl Offline {
             let mut findings = empty.clone();
             match part.kind {
                 PartKind::Generation => examine_generation(store, &mut findings)?,
+                PartKind::Month => examine_month(store, &mut findings)?,
                 PartKind::Day | PartKind::Quarantined => examine_day(store, &mut findings)?,
             }
             match self.is_live() && findings.damaged > 0 {
@@ -258,7 +264,7 @@ impl Offline {
             match part.kind {
                 PartKind::Generation => export_generation(store, &mut emit)?,
                 PartKind::Day => export_day(store, &mut emit)?,
-                PartKind::Quarantined => {}
+                PartKind::Month | PartKind::Quarantined => {}
             }
             Ok(Some(()))
         })?;
@@ -516,6 +522,17 @@ fn hold_against(links: &Links, next: Option<Next>, findings: &mut Findings) {
         Some(_) => {}
         None => findings.fault(|| "it does not say how far it had come".to_owned()),
     }
+}
+
+fn examine_month(store: &Store, findings: &mut Findings) -> Result<(), Fault> {
+    store.range(&[0], &[0xFF], |key, payload| {
+        let Some(payload) = findings.take(key, payload) else { return true };
+        let bucket = Reader(&key[1..]).u16();
+        if !Bucket::decode(&payload).is_some_and(|bucket| bucket.is_sorted()) {
+            findings.fault(|| format!("the keys of bucket {bucket:?} cannot be read"));
+        }
+        true
+    })
 }
 
 fn examine_day(store: &Store, findings: &mut Findings) -> Result<(), Fault> {

@@ -45,7 +45,7 @@ pub(super) fn open(options: JournalOptions) -> Result<(Opened, Recovered), Journ
         let path = path.to_owned();
         move |error: io::Error| JournalError::Io { path, why: error.to_string() }
     };
-    for part in [PathBuf::new(), "outbox".into(), "history".into(), "quarantine".into()] {
+    for part in ["", "outbox", "history", "keys", "quarantine"] {
         let path = directory.join(part);
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(io_error(&path))?;
     }
@@ -72,6 +72,7 @@ pub(super) fn open(options: JournalOptions) -> Result<(Opened, Recovered), Journ
         shared: Arc::clone(&shared),
         writer: commands.downgrade(),
         keep: options.keep,
+        max_size: options.max_size,
     };
     let quarantined = loaded.quarantined.clone();
     let needs_head = loaded.needs_head || other_pbx;
@@ -126,7 +127,7 @@ fn same_owner(directory: &Path) -> Result<(), JournalError> {
         if owner == me { Ok(()) } else { Err(JournalError::Owner { path, owner, me }) }
     };
     check(directory.to_owned())?;
-    for room in ["", "outbox", "history", "quarantine"] {
+    for room in ["", "outbox", "history", "keys", "quarantine"] {
         for entry in fs::read_dir(directory.join(room)).map_err(io_error)? {
             let path = entry.map_err(io_error)?.path();
             check(path.clone())?;

@@ -68,6 +68,7 @@ pub(super) fn settle(
                     id: stored.entry.id,
                     call: stored.entry.call,
                     ordered: stored.entry.ordered,
+                    party: stored.entry.party,
                     payload: stored.entry.payload,
                     why: why.clone(),
                     status: *status,
@@ -205,6 +206,7 @@ pub(super) fn append_again(
         id: letter.id.clone(),
         call: letter.call.clone(),
         ordered: letter.ordered,
+        party: letter.party.clone(),
         payload: letter.payload.clone(),
     })
     .map_err(|error| Fault::Io(error.to_string()))?;

@@ -282,5 +282,5 @@ pub(super) fn call_of_run(key: &[u8]) -> Option<CallKey> {
 fn entry_of(call: &CallKey, made: TraceDelivery) -> Entry {
     // creates have no order to keep
     let ordered = matches!(made.payload, Payload::Webhook { .. });
-    Entry { route: made.route, id: made.id, call: call.clone(), ordered, payload: made.payload }
+    Entry { route: made.route, id: made.id, call: call.clone(), ordered, party: None, payload: made.payload }
 }

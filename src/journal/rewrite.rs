@@ -57,11 +57,17 @@ pub(super) struct Order {
     cancelled: AtomicBool,
     /// No pauses: room is needed.
     hurry: AtomicBool,
+    /// What the generation knows of creates is in the months: no need to take it along.
+    keys: bool,
 }
 
 impl Order {
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
+    }
+
+    pub(super) const fn keys(&self) -> bool {
+        self.keys
     }
 
     pub(super) fn is_hurried(&self) -> bool {
@@ -118,7 +124,8 @@ impl Writer {
         else {
             return false;
         };
-        let order = Arc::new(Order::default());
+        let keys = self.book.generations.get(&generation).is_some_and(|found| found.keys);
+        let order = Arc::new(Order { keys, ..Order::default() });
         order.hurry.store(hurry, Ordering::Relaxed);
         self.rewriting = Some(Rewriting { generation, touched: BTreeSet::new(), order: Arc::clone(&order) });
         let _ = self.history.send(Job::Rewrite(generation, order));
@@ -251,11 +258,13 @@ pub(super) struct Rewrite {
     bundler: Bundler,
     batch: sled::Batch,
     bytes: usize,
+    keys: bool,
 }
 
 impl Rewrite {
     /// Makes the new store. `None` where the generation was written anew before.
-    pub(super) fn begin(pool: &Pool, generation: u64) -> Result<Option<Self>, Fault> {
+    /// `keys`: what it knows of creates stays behind.
+    pub(super) fn begin(pool: &Pool, generation: u64, keys: bool) -> Result<Option<Self>, Fault> {
         if pool.get(generation)?.is_bundled() {
             return Ok(None);
         }
@@ -263,7 +272,7 @@ impl Rewrite {
         remove(&path)?;
         let store = Store::open(&path)?;
         let (bundler, batch) = (Bundler::default(), sled::Batch::default());
-        Ok(Some(Self { generation, store, from: vec![0], bundler, batch, bytes: 0 }))
+        Ok(Some(Self { generation, store, from: vec![0], bundler, batch, bytes: 0, keys }))
     }
 
     /// Copies some more records. Answers false when all are copied.
@@ -286,6 +295,9 @@ impl Rewrite {
             self.from = format::key::behind(last);
         }
         for (key, payload) in read {
+            if self.keys && key[0] == format::key::KNOWN {
+                continue;
+            }
             if bundle::takes(&key) {
                 let full = self.bundler.add(&key, payload);
                 self.put_all(full)?;

@@ -15,6 +15,8 @@ use super::bundle::Bundle;
 use super::encode::{PreparedEntry, StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{self, key, kind};
+use super::known::{Name, Word};
+use super::months::name_in;
 use super::outbox::place_in;
 use super::pool::generation_of;
 use super::staged::Staged;
@@ -30,6 +32,9 @@ const MOST_BUNDLES: usize = 16;
 /// Deliveries appended in one group.
 const GROUP: usize = 128;
 
+/// Words put back in one group.
+const WORDS: usize = 1024;
+
 /// Where things stand in the file.
 #[derive(Debug, Default)]
 struct Found {
@@ -37,6 +42,8 @@ struct Found {
     /// Deliveries that ended.
     ended: HashSet<DeliveryKey>,
     letters: BTreeMap<DeliveryKey, DeadLetter>,
+    /// What it knew of creates.
+    known: BTreeMap<Name, Word>,
 }
 
 impl Writer {
@@ -73,9 +80,26 @@ impl Writer {
             }
         }
         self.again(&group, crate::clock::now())?;
+        self.put_words_back(found.known)?;
         let letters = found.letters.len();
         self.put_letters_back(found.letters)?;
         tracing::warn!(deliveries = count, letters, "salvaged from a damaged generation");
+        Ok(())
+    }
+
+    /// What nobody else knows: a word from elsewhere may be a later one.
+    fn put_words_back(&mut self, known: BTreeMap<Name, Word>) -> Result<(), (u64, Fault)> {
+        let known: Vec<(Name, Word)> = known.into_iter().collect();
+        for some in known.chunks(WORDS) {
+            let names: Vec<Name> = some.iter().map(|(name, _)| *name).collect();
+            let there = self.known(&names)?;
+            let head = self.book.head;
+            let mut staged = Staged::default();
+            for ((name, word), _) in some.iter().zip(there).filter(|(_, there)| there.is_none()) {
+                staged.learn(head, *name, *word);
+            }
+            self.write(&mut staged)?;
+        }
         Ok(())
     }
 
@@ -112,6 +136,9 @@ pub(super) fn plan(path: &Path) -> io::Result<Plan> {
         let open = found.entries.keys().filter(|at| !found.ended.contains(at)).count();
         return Ok(Plan { deliveries: open as u64, letters: found.letters.len() as u64, history: 0 });
     }
+    if !is_day(&name) {
+        return Ok(Plan::default());
+    }
     let mut keys = HashSet::new();
     each_record(&path.join("db"), |key, _, _| {
         keys.insert(crc32c::crc32c(key));
@@ -122,7 +149,7 @@ pub(super) fn plan(path: &Path) -> io::Result<Plan> {
 /// Puts the records of a day that was put aside into the day, unless newer ones are there.
 pub(super) fn put_day_back(path: &Path, history: &Path) -> Result<u64, Fault> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let day = name.get(..10).filter(|_| name.as_bytes().get(10) == Some(&b'-'));
+    let day = name.get(..10).filter(|_| is_day(&name));
     let day = day.ok_or_else(|| Fault::Io("its name is not a day's".to_owned()))?;
     let store = Store::open(&history.join(day))?;
     store.sync_new()?;
@@ -138,6 +165,11 @@ pub(super) fn put_day_back(path: &Path, history: &Path) -> Result<u64, Fault> {
     drop(store);
     File::create(path.join("salvaged"))?.sync_all()?;
     Ok(put)
+}
+
+/// Whether a store that was put aside was a day, `2026-11-21-…`, and not a month, `2026-11-…`.
+fn is_day(name: &str) -> bool {
+    name.as_bytes().get(10) == Some(&b'-')
 }
 
 /// A leg's later word stands; everything else is never changed.
@@ -219,6 +251,14 @@ fn each_record(path: &Path, mut visit: impl FnMut(&[u8], &[u8], (u64, usize))) -
 
 impl Found {
     fn add(&mut self, generation: u64, key: &[u8], payload: &[u8], place: (u64, usize)) {
+        if key[0] == key::KNOWN && key.len() == 11 {
+            if let (Some(name), Some(word)) = (name_in(key), Word::decode(payload)) {
+                // an older record may stand behind a newer one: in doubt it may be sent again
+                let known = self.known.entry(name).or_insert(word);
+                *known = (*known).min(word);
+            }
+            return;
+        }
         let kind = key.get(9).copied().filter(|_| key[0] == key::RECORD && key.len() == 26);
         let Some(at) = place_in(key) else { return };
         match kind {

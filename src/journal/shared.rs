@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use tokio::sync::{Notify, broadcast};
 
+use super::months::Months;
 use super::pool::Pool;
 use super::types::RouteId;
 use crate::calls::Update;
@@ -19,6 +20,7 @@ const LAG: usize = 256;
 pub(super) struct Shared {
     pub(super) directory: PathBuf,
     pub(super) pool: Pool,
+    pub(super) months: Months,
     pub(super) updates: broadcast::Sender<Arc<Vec<Update>>>,
     /// Held by the writer from the first byte written to the sync: nobody reads what may yet fail.
     unsynced: RwLock<()>,
@@ -26,8 +28,9 @@ pub(super) struct Shared {
     stopping: AtomicBool,
     /// Bytes outside the outbox.
     outside: AtomicU64,
-    /// Days of history, and stores in quarantine that nobody needs any more.
+    /// Days of history, months of delivered keys, stores in quarantine that nobody needs any more.
     days: AtomicU64,
+    key_months: AtomicU64,
     spare: AtomicU64,
     pruning: AtomicBool,
     /// Bytes that the journal takes.
@@ -40,6 +43,7 @@ impl Shared {
     pub(super) fn new(directory: PathBuf) -> Self {
         Self {
             pool: Pool::new(directory.join("outbox")),
+            months: Months::new(&directory),
             directory,
             updates: broadcast::Sender::new(LAG),
             unsynced: RwLock::default(),
@@ -47,6 +51,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             outside: AtomicU64::new(0),
             days: AtomicU64::new(0),
+            key_months: AtomicU64::new(0),
             spare: AtomicU64::new(0),
             pruning: AtomicBool::new(false),
             used: AtomicU64::new(0),
@@ -82,9 +87,10 @@ impl Shared {
     }
 
     /// The history's thread says what it found outside the outbox.
-    pub(super) fn set_outside(&self, bytes: u64, days: u64, spare: u64) {
+    pub(super) fn set_outside(&self, bytes: u64, days: u64, months: u64, spare: u64) {
         self.outside.store(bytes, Ordering::Relaxed);
         self.days.store(days, Ordering::Relaxed);
+        self.key_months.store(months, Ordering::Relaxed);
         self.spare.store(spare, Ordering::Relaxed);
     }
 
@@ -96,9 +102,13 @@ impl Shared {
         self.days.load(Ordering::Relaxed)
     }
 
+    pub(super) fn key_months(&self) -> u64 {
+        self.key_months.load(Ordering::Relaxed)
+    }
+
     /// Whether there is something settled that can be given up.
     pub(super) fn can_prune(&self) -> bool {
-        self.days() > 0 || self.spare.load(Ordering::Relaxed) > 0
+        self.days() > 0 || self.key_months() > 0 || self.spare.load(Ordering::Relaxed) > 0
     }
 
     /// Says that something is to be given up, or that it was; answers what held before.

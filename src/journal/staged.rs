@@ -1,8 +1,9 @@
 //! What one group commit will write.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::format;
+use super::format::{self, key};
+use super::known::{Name, Word};
 
 /// What is written into one store: records by key, `None` where one goes. The last word counts.
 #[derive(Debug, Default)]
@@ -33,6 +34,8 @@ pub(super) struct Staged {
     pub(super) counted: BTreeSet<(u64, u16)>,
     /// The head's place moved on.
     pub(super) moved: bool,
+    /// What is known of creates once it is written.
+    known: HashMap<Name, Word>,
 }
 
 impl Staged {
@@ -45,12 +48,24 @@ impl Staged {
         self.batches.entry(generation).or_default().0.push((key, None));
     }
 
+    /// Says in a generation, the head, what is known of a create or its party from now on.
+    pub(super) fn learn(&mut self, generation: u64, name: Name, word: Word) {
+        self.put(generation, key::known(name), &word.encode());
+        self.known.insert(name, word);
+    }
+
+    /// What this group says of a create or its party.
+    pub(super) fn known(&self, name: Name) -> Option<Word> {
+        self.known.get(&name).copied()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.batches.is_empty()
     }
 
     /// The batches, oldest generation first.
     pub(super) fn take(&mut self) -> BTreeMap<u64, Writes> {
+        self.known.clear();
         std::mem::take(&mut self.batches)
     }
 }

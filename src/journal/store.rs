@@ -7,13 +7,14 @@ use parsers::Micros;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use super::command::{Command, Reply};
-use super::encode::{ANSWER_CAP, NAME_CAP, capped, cut, prepare};
+use super::encode::{ANSWER_CAP, NAME_CAP, PreparedEntry, capped, cut, name_fits, prepare};
 use super::history::Job;
+use super::import::Import;
 use super::open;
 use super::shared::Shared;
 use super::types::{
-    Batch, DeadLetter, Delivery, DeliveryKey, HistoryFilter, JournalError, JournalOptions, JournalStatus,
-    LegRecord, Recovered, RouteId, Selection, Settlement, Trace,
+    Batch, DeadLetter, DeletedDays, Delivery, DeliveryKey, HistoryFilter, Imported, JournalError,
+    JournalOptions, JournalStatus, LegRecord, Outgoing, Recovered, RouteId, Selection, Settlement, Trace,
 };
 use crate::calls::{CallKey, Update};
 
@@ -54,6 +55,38 @@ impl Journal {
     pub async fn append(&self, batch: Batch) -> Result<(), JournalError> {
         let batch = Box::new(prepare(batch)?);
         self.ask(|reply| Command::Append(batch, reply)).await
+    }
+
+    /// Appends the creates that are not known yet, each addressed to its history lane
+    /// ([`RouteId::history`]); returns once they are on disk. `explicit`: somebody asked for them, so
+    /// those of deleted days are sent again. The writer does nothing else meanwhile: give at most a
+    /// thousand or so at a time.
+    ///
+    /// # Errors
+    /// When they are not on disk: nothing of them counts.
+    pub async fn import(&self, creates: Vec<Outgoing>, explicit: bool) -> Result<Imported, JournalError> {
+        let creates = creates.into_iter().map(PreparedEntry::of).collect::<Result<_, _>>()?;
+        let import = Box::new(Import { creates, explicit });
+        self.ask(|reply| Command::Import(import, reply)).await
+    }
+
+    /// Days were deleted from a NiMbox at that time: what is known of them is not there any more.
+    ///
+    /// # Errors
+    /// When it is not on disk.
+    pub async fn note_deleted(&self, days: &DeletedDays, at: Micros) -> Result<(), JournalError> {
+        name_fits(&days.route.0)?;
+        let days = days.clone();
+        self.ask(|reply| Command::Deleted(days, at, reply)).await
+    }
+
+    /// How many deliveries wait on this route, those under way included.
+    ///
+    /// # Errors
+    /// When the writer has stopped.
+    pub async fn pending(&self, route: &RouteId) -> Result<u64, JournalError> {
+        let route = route.clone();
+        self.ask(|reply| Command::Pending(route, reply)).await
     }
 
     /// The open objects as they stand on disk.
@@ -271,6 +304,12 @@ impl Journal {
     #[cfg(test)]
     pub(super) async fn stragglers(&self, now: Micros) -> Result<(), JournalError> {
         self.ask(|reply| Command::Stragglers(now.0, reply)).await
+    }
+
+    /// Whether what every sealed generation knows of creates is in the months.
+    #[cfg(test)]
+    pub(super) async fn keys_are_copied(&self) -> Result<bool, JournalError> {
+        self.ask(Command::KeysAreCopied).await
     }
 
     /// The writer does nothing until what this returns is dropped: a disk that stalls.

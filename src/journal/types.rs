@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parsers::{Cdr, Micros};
+use jiff::civil::Date;
+use parsers::{Cdr, Micros, Uniqueid};
 use serde::{Deserialize, Serialize};
 
 use crate::calls::{CONCEALED, CallKey, Merger, ObjectKey, Update, UpdateId};
@@ -111,6 +112,10 @@ pub struct Outgoing {
     pub call: CallKey,
     /// Holds later deliveries of this call on this route until it is settled.
     pub ordered: bool,
+    /// Of a create: party A, where it is known.
+    pub party: Option<Uniqueid>,
+    /// Of a create: when what it tells of began.
+    pub start: Option<Micros>,
     /// What is sent, computed once.
     pub payload: Payload,
 }
@@ -261,6 +266,9 @@ pub struct DeadLetter {
     pub call: CallKey,
     /// It keeps the order of its call.
     pub ordered: bool,
+    /// Of a create: party A, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub party: Option<Uniqueid>,
     /// What was to be sent.
     pub payload: Payload,
     /// Why it was given up.
@@ -368,6 +376,9 @@ pub struct JournalStatus {
     pub generations: u64,
     /// History days.
     pub days: u64,
+    /// Months of delivered keys.
+    #[serde(default)]
+    pub key_months: u64,
     /// Generations put aside since the start.
     pub quarantined: u64,
     /// Acknowledged records found missing since the start.
@@ -436,7 +447,7 @@ pub struct Selection {
     pub from: Option<Micros>,
     /// Accepted before.
     pub to: Option<Micros>,
-    /// Of this route.
+    /// Of this route, its history included.
     pub route: Option<RouteId>,
     /// With this id.
     pub id: Option<UpdateId>,
@@ -447,8 +458,47 @@ impl Selection {
     pub fn matches(&self, route: &RouteId, id: &UpdateId, accepted: Micros) -> bool {
         self.from.is_none_or(|from| accepted >= from)
             && self.to.is_none_or(|to| accepted < to)
-            && self.route.as_ref().is_none_or(|wanted| wanted == route)
+            && self.route.as_ref().is_none_or(|wanted| wanted.covers(route))
             && self.id.as_ref().is_none_or(|wanted| wanted == id)
+    }
+}
+
+/// What became of creates that were imported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Their places in what was given: these wait now.
+    pub appended: Vec<usize>,
+    /// Known to have been appended before, by their key or by party A.
+    pub known: u64,
+    /// Not known since their day was deleted, and only an explicit import sends them again.
+    pub deleted: u64,
+}
+
+/// Days that were deleted from a NiMbox; both dates themselves were left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeletedDays {
+    /// Which NiMbox.
+    pub route: RouteId,
+    /// The day before the first.
+    #[serde(with = "date")]
+    pub from: Date,
+    /// The day after the last.
+    #[serde(with = "date")]
+    pub to: Date,
+}
+
+/// A date as `YYYY-MM-DD`.
+mod date {
+    use jiff::civil::Date;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(date: &Date, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(date)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Date, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

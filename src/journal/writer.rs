@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 use parsers::Micros;
 use tokio::sync::mpsc;
 
+use super::answer::Faulty;
 use super::book::{Book, Generation};
-use super::command::{Command, Reply};
+use super::command::{ArchiveFault, Command, Reply};
 use super::encode::Prepared;
 use super::engine::{Fault, Store};
 use super::format::key;
 use super::head::{self, Loaded};
 use super::history::Job;
+use super::import::Import;
 use super::kill_point::{KillPoint, reached};
 use super::limit::Class;
 use super::open::Lock;
@@ -27,7 +29,7 @@ use super::schedule::Window;
 use super::shared::Shared;
 use super::space::{self, Space};
 use super::staged::Staged;
-use super::types::{DeliveryKey, JournalError, JournalOptions, Settlement};
+use super::types::{DeletedDays, DeliveryKey, Imported, JournalError, JournalOptions, Settlement};
 use super::witness::{Witness, WitnessFile};
 use crate::calls::{CallKey, Update};
 use crate::metrics::{Histogram, buckets};
@@ -88,6 +90,10 @@ pub(super) struct Writer {
     roll_after: Option<Instant>,
     /// The history could not be written; not before this time again.
     archive_after: Option<Instant>,
+    /// What it knows of creates is being copied into the months.
+    copying: Option<u64>,
+    /// The months could not be written; not before this time again.
+    copy_after: Option<Instant>,
     historian: Option<JoinHandle<()>>,
     pub(super) witness: WitnessFile,
     lock: Lock,
@@ -104,6 +110,10 @@ struct Group {
     /// What is held goes now, also alone.
     flush: bool,
     replies: Vec<Reply<()>>,
+    /// Imports, and what became of them.
+    imports: Vec<(Reply<Imported>, Imported)>,
+    /// Calls that imports brought into the head.
+    imported: Vec<CallKey>,
     updates: Vec<Update>,
     ended: Vec<CallKey>,
     settled: Vec<(DeliveryKey, u16, Settled)>,
@@ -111,6 +121,13 @@ struct Group {
     routes: Vec<u16>,
     /// Why the group cannot be committed.
     failed: Option<(u64, Fault)>,
+}
+
+impl Group {
+    /// Whether nobody waits for it.
+    const fn is_empty(&self) -> bool {
+        self.replies.is_empty() && self.imports.is_empty()
+    }
 }
 
 impl Writer {
@@ -150,6 +167,8 @@ impl Writer {
             strikes: HashMap::new(),
             roll_after: None,
             archive_after: None,
+            copying: None,
+            copy_after: None,
             historian: None,
             witness,
             lock,
@@ -176,6 +195,7 @@ impl Writer {
             self.summarize_all();
         }
         self.shared.pool.close_all();
+        self.shared.months.close_all();
         drop(self.lock);
         if let Some(reply) = closing {
             let _ = reply.send(Ok(()));
@@ -184,6 +204,7 @@ impl Writer {
 
     fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Option<Reply<()>> {
         self.look_after_space();
+        self.look_after_keys();
         self.look_after_generations();
         while let Some(first) = commands.blocking_recv() {
             let mut group = Group::default();
@@ -194,7 +215,7 @@ impl Writer {
                 self.take(next, &mut group, &mut later);
             }
             let closing = later.iter().any(|command| matches!(command, Command::Close(_)));
-            if closing || group.flush || !group.replies.is_empty() || self.held.len() >= MOST_HELD {
+            if closing || group.flush || !group.is_empty() || self.held.len() >= MOST_HELD {
                 self.release_held(&mut group);
                 self.commit(group);
             }
@@ -206,6 +227,7 @@ impl Writer {
             }
             self.look_after_emptied();
             self.look_after_space();
+            self.look_after_keys();
             self.look_after_generations();
         }
         let mut last = Group::default();
@@ -263,6 +285,23 @@ impl Writer {
                     self.held.push((at, settlement, now, reply));
                 }
             }
+            Command::Import(import, reply) => {
+                if let Some(why) = self.space.refuses().filter(|_| self.fault.is_none()) {
+                    let _ = reply.send(Err(self.no_room(why)));
+                    return;
+                }
+                group.records += import.records();
+                group.bytes += import.bytes();
+                self.space.wrote(import.bytes());
+                let place = group.imports.len();
+                group.imports.push((reply, Imported::default()));
+                self.stage(group, |writer, group| writer.stage_import(&import, place, group));
+            }
+            Command::Deleted(days, at, reply) => {
+                group.records += 1;
+                group.replies.push(reply);
+                self.stage(group, |writer, group| writer.stage_deleted(&days, at, group));
+            }
             Command::Flush => group.flush = true,
             Command::SetNote(name, value, reply) => {
                 group.records += 1;
@@ -284,15 +323,20 @@ impl Writer {
             | Command::DeadRetry { .. }
             | Command::DeadDrop { .. }
             | Command::DropPending(..)
+            | Command::Pending(..)
             | Command::Status(_)
             | Command::RoundTrip(_)
             | Command::Archived(..)
+            | Command::KeysCopied(..)
             | Command::Removed(_)
             | Command::Rewritten(..)
             | Command::Tick
             | Command::Close(_)) => later.push(other),
             #[cfg(test)]
-            other @ (Command::Forward(_) | Command::Stragglers(..) | Command::Hold(_)) => later.push(other),
+            other @ (Command::Forward(_)
+            | Command::Stragglers(..)
+            | Command::KeysAreCopied(_)
+            | Command::Hold(_)) => later.push(other),
         }
     }
 
@@ -308,9 +352,28 @@ impl Writer {
         group.failed = placed.err();
     }
 
-    fn stage_append(&mut self, batch: Prepared, group: &mut Group) -> Result<(), (u64, Fault)> {
+    fn stage_import(&mut self, import: &Import, place: usize, group: &mut Group) -> Faulty<()> {
+        let placed = self.place_import(&mut group.staged, import)?;
+        group.routes.extend(placed.routes);
+        group.imported.extend(placed.calls);
+        if let Some((_, done)) = group.imports.get_mut(place) {
+            *done = placed.done;
+        }
+        Ok(())
+    }
+
+    fn stage_deleted(&mut self, days: &DeletedDays, at: Micros, group: &mut Group) -> Faulty<()> {
+        let head = self.book.head;
+        let (name, note) =
+            self.book.deletes.add(days, at).map_err(|error| (head, Fault::Io(error.to_string())))?;
+        group.staged.put(head, key::note(&name), &note);
+        Ok(())
+    }
+
+    fn stage_append(&mut self, mut batch: Prepared, group: &mut Group) -> Result<(), (u64, Fault)> {
         let head = self.head()?;
         let number = self.book.head;
+        self.leave_out_sent(&mut group.staged, &mut batch.outbox)?;
         let routes = self
             .book
             .append(&mut group.staged, &head, &batch, crate::clock::now().0)
@@ -369,6 +432,9 @@ impl Writer {
         };
         for reply in group.replies {
             let _ = reply.send(answer.clone());
+        }
+        for (reply, done) in group.imports {
+            let _ = reply.send(answer.clone().map(|()| done));
         }
     }
 
@@ -479,6 +545,7 @@ impl Writer {
             self.settled(at, route, settled);
         }
         self.book.forget_ended(&group.ended);
+        self.book.forget(&group.imported);
         for route in &group.routes {
             self.wake(*route);
         }
@@ -585,8 +652,10 @@ impl Writer {
         if self.archive_after.is_some_and(|after| Instant::now() < after) {
             return;
         }
-        let settled =
-            |generation: &Generation| generation.sealed && !generation.archiving && generation.pending() == 0;
+        let no_room = self.no_room_for_the_past();
+        let settled = |found: &Generation| {
+            found.sealed && !found.archiving && found.pending() == 0 && (found.keys || no_room)
+        };
         let done: Vec<u64> = self
             .book
             .generations
@@ -599,8 +668,7 @@ impl Writer {
                 return self.fail(number, fault);
             }
             if let Some(generation) = self.book.generations.get_mut(&number).filter(|found| settled(found)) {
-                if self.space.pressed && !self.shared.can_prune() {
-                    // no room for the past
+                if no_room {
                     self.archived(number, Ok(()));
                 } else {
                     generation.archiving = true;
@@ -611,6 +679,56 @@ impl Writer {
                 }
             }
         }
+    }
+
+    fn no_room_for_the_past(&self) -> bool {
+        self.space.pressed && !self.shared.can_prune()
+    }
+
+    /// Hands sealed generations to the months, one after the other: a later word must come later.
+    fn look_after_keys(&mut self) {
+        let later = self.copy_after.is_some_and(|after| Instant::now() < after);
+        if self.fault.is_some() || self.copying.is_some() || later || self.no_room_for_the_past() {
+            return;
+        }
+        let next = self.book.generations.iter().find(|(_, found)| found.sealed && !found.keys);
+        if let Some(number) = next.map(|(number, _)| *number) {
+            self.copying = Some(number);
+            let _ = self.history.send(Job::Keys(number));
+        }
+    }
+
+    /// What a generation knows of creates is in the months, on disk.
+    pub(super) fn keys_copied(&mut self, number: u64, result: Result<(), ArchiveFault>) {
+        self.copying = None;
+        let marked = match result {
+            Ok(()) => self.ready().and_then(|()| {
+                let Some(generation) = self.book.generations.get_mut(&number) else { return Ok(()) };
+                generation.keys = true;
+                let behind = generation.behind;
+                let mut staged = Staged::default();
+                self.book.summarize(&mut staged, number, behind);
+                self.write(&mut staged)
+            }),
+            Err(ArchiveFault::Generation(_)) if !self.book.generations.contains_key(&number) => Ok(()),
+            Err(ArchiveFault::Generation(fault)) => Err((number, fault)),
+            Err(ArchiveFault::History(fault)) => {
+                tracing::error!(why = fault.why(), "delivered keys cannot be written");
+                self.copy_after = Some(Instant::now() + Duration::from_secs(10));
+                Ok(())
+            }
+        };
+        match marked {
+            Ok(()) => reached(KillPoint::KeysMarked),
+            Err((at, fault)) => self.fail(at, fault),
+        }
+    }
+
+    /// A generation that waits for nothing else is about to be done with.
+    pub(super) fn is_copying_settled(&self) -> bool {
+        let settled =
+            |number: &u64| self.book.generations.get(number).is_some_and(|found| found.pending() == 0);
+        self.copying.as_ref().is_some_and(settled)
     }
 
     /// Brings the summaries up to date, so that the next start need not open the generations.

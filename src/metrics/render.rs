@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use parsers::Micros;
+
 use super::histogram::{Histogram, buckets};
 use super::text::{Text, seconds};
 use crate::api::{AgentStatus, RouteView};
@@ -14,6 +16,7 @@ pub fn render(status: &AgentStatus) -> String {
     agent(&mut text, status);
     ami(&mut text, status);
     journal(&mut text, status);
+    reconciliation(&mut text, status);
     conservation(&mut text, &status.journal.routes);
     left_out(&mut text, &status.journal.routes);
     waiting(&mut text, status);
@@ -88,6 +91,36 @@ fn journal(text: &mut Text, status: &AgentStatus) {
         "Acknowledged records found missing after damage, since the start.",
     )
     .add(&[], journal.lost);
+}
+
+fn reconciliation(text: &mut Text, status: &AgentStatus) {
+    let about = &status.reconciliation;
+    let at = |at: Micros| seconds(u64::try_from(at.0).unwrap_or(0));
+    text.gauge("callpost_reconcile_enabled", "Whether the CDR store is looked through for missed calls.")
+        .add(&[], u8::from(about.off.is_none()));
+    text.gauge("callpost_reconcile_store_up", "0 while the CDR store cannot be read.")
+        .add(&[], u8::from(about.away.is_none()));
+    text.counter("callpost_reconcile_runs_total", "Times it was looked through.").add(&[], about.runs);
+    text.counter("callpost_reconcile_failures_total", "Times it could not be read.").add(&[], about.failed);
+    text.counter("callpost_reconcile_missing_total", "Creates found missing and put on their way.")
+        .add(&[], about.missing);
+    let last = about.last.as_ref();
+    text.gauge("callpost_reconcile_last_timestamp_seconds", "When it was last looked through; 0: not yet.")
+        .add(&[], last.map_or_else(|| seconds(0), |last| at(last.at)));
+    for (name, help, value) in [
+        (
+            "callpost_reconcile_last_creates",
+            "Creates that the store came to, the last time.",
+            last.map_or(0, |last| last.creates),
+        ),
+        (
+            "callpost_reconcile_last_known",
+            "Creates of these that were known, the last time.",
+            last.map_or(0, |last| last.known),
+        ),
+    ] {
+        text.gauge(name, help).add(&[], value);
+    }
 }
 
 /// accepted = delivered + refused + pending + dead + dropped, a family each; and what it is out by.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parsers::cdr::Disposition;
+use parsers::{Micros, Uniqueid};
 use sha2::{Digest, Sha256};
 
 use crate::calls::{CallKey, UpdateId};
@@ -28,10 +29,23 @@ pub struct Creates {
 /// What became of a call's parts: every part is in one of the two.
 #[derive(Debug, Default)]
 pub struct Made {
-    /// Id and create.
-    pub creates: Vec<(UpdateId, Payload)>,
+    /// In the order of the parts.
+    pub creates: Vec<Create>,
     /// A reason for each part left out.
     pub skipped: Vec<&'static str>,
+}
+
+/// One create.
+#[derive(Clone, Debug)]
+pub struct Create {
+    /// The id that goes with every attempt.
+    pub id: UpdateId,
+    /// Party A.
+    pub party: Option<Uniqueid>,
+    /// When the part began.
+    pub start: Micros,
+    /// What is sent.
+    pub payload: Payload,
 }
 
 /// What NiMbox tells calls apart by: `initiated`, `source`, `destination`.
@@ -86,7 +100,9 @@ impl Creates {
             let id = self.id(call, part);
             let duration = Some(part.duration);
             let url = url(&self.recordings, part, &self.pbx.timezone);
-            made.creates.push((id, Payload::Nimbox { initiated, source, destination, duration, url }));
+            let payload = Payload::Nimbox { initiated, source, destination, duration, url };
+            let party = part.uniqueid.clone();
+            made.creates.push(Create { id, party, start: part.start, payload });
         }
         made
     }
@@ -150,7 +166,7 @@ fn by_worth(a: &Part, b: &Part) -> Ordering {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
-    use parsers::{ChannelName, Micros, Uniqueid};
+    use parsers::ChannelName;
 
     use super::*;
     use crate::config::{Config, Environment, load_text};
@@ -216,7 +232,7 @@ mod tests {
     fn make(creates: &Creates, parts: &[Part]) -> (Vec<String>, Vec<&'static str>) {
         let made = creates.make(&CallKey("call".into()), parts);
         assert_eq!(made.creates.len() + made.skipped.len(), parts.len(), "every part is accounted for");
-        let lines = made.creates.iter().map(|(_, payload)| match payload {
+        let lines = made.creates.iter().map(|made| match &made.payload {
             Payload::Nimbox { initiated, source, destination, duration, .. } => {
                 format!("{initiated} {source} {destination} {}", duration.unwrap_or_default())
             }
@@ -306,7 +322,7 @@ mod tests {
     fn an_id_is_of_the_call_party_a_and_part_and_of_nothing_that_may_change() {
         let id = |call: &str, part: &Part| {
             let made = creates("").make(&CallKey(call.into()), std::slice::from_ref(part));
-            made.creates[0].0.0.to_string()
+            made.creates[0].id.0.to_string()
         };
         let of_part = id("call", &part());
         insta::assert_snapshot!(of_part, @"hq.f0070a56ac9554.0");
@@ -328,7 +344,7 @@ mod tests {
     fn a_create_links_the_recording() {
         let recorded = Part { recordingfile: Some("in-1-2-20261121-091927-1.7.wav".into()), ..part() };
         let made = creates("").make(&CallKey("call".into()), &[recorded]);
-        let Payload::Nimbox { url, .. } = &made.creates[0].1 else { unreachable!() };
+        let Payload::Nimbox { url, .. } = &made.creates[0].payload else { unreachable!() };
         let expected = "https://pbx.example.com/rec/2026/11/21/in-1-2-20261121-091927-1.7.wav";
         assert_eq!(url.as_deref(), Some(expected));
     }

@@ -24,7 +24,10 @@ pub(super) const JOURNAL_LONGEST_WAIT: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Flights {
     tasks: JoinSet<Step>,
-    out: HashMap<DeliveryKey, Attempt>,
+    /// By number, not by delivery: one that is due again at once may go out before the worker has
+    /// heard that its last attempt is settled.
+    out: HashMap<u64, (DeliveryKey, Attempt)>,
+    number: u64,
 }
 
 /// How far a delivery got.
@@ -32,13 +35,14 @@ pub(super) struct Flights {
 pub(super) enum Step {
     /// The receiver has answered, or has not in time.
     Answered(Box<Answered>),
-    /// It is on disk how the attempt ended.
-    Settled(DeliveryKey),
+    /// It is on disk how the flight of this number ended.
+    Settled(u64),
 }
 
 /// An attempt that has ended.
 #[derive(Debug)]
 pub(super) struct Answered {
+    pub flight: u64,
     pub delivery: Delivery,
     pub attempt: Attempt,
     pub outcome: Outcome,
@@ -47,10 +51,12 @@ pub(super) struct Answered {
 impl Flights {
     /// Makes one attempt.
     pub fn request(&mut self, sink: Arc<Sink>, delivery: Delivery, attempt: Attempt) {
-        self.out.insert(delivery.key, attempt);
+        self.number += 1;
+        let flight = self.number;
+        self.out.insert(flight, (delivery.key, attempt));
         self.tasks.spawn(async move {
             let outcome = sink.send(&delivery).await;
-            Step::Answered(Box::new(Answered { delivery, attempt, outcome }))
+            Step::Answered(Box::new(Answered { flight, delivery, attempt, outcome }))
         });
     }
 
@@ -58,16 +64,17 @@ impl Flights {
     /// not settled would be made again. `patient`: a success may wait a moment for company.
     pub fn settle(
         &mut self,
+        flight: u64,
         journal: Journal,
-        key: DeliveryKey,
         settlement: Settlement,
         now: Micros,
         patient: bool,
         stop: CancellationToken,
     ) {
+        let Some((key, _)) = self.out.get(&flight).copied() else { return };
         self.tasks.spawn(async move {
             settle(&journal, key, settlement, now, patient, &stop).await;
-            Step::Settled(key)
+            Step::Settled(flight)
         });
     }
 
@@ -85,14 +92,14 @@ impl Flights {
     }
 
     /// One is settled; what it was.
-    pub fn landed(&mut self, key: DeliveryKey) -> Option<Attempt> {
-        self.out.remove(&key)
+    pub fn landed(&mut self, flight: u64) -> Option<Attempt> {
+        self.out.remove(&flight).map(|(_, attempt)| attempt)
     }
 
     /// Breaks off whatever is out; what it was.
-    pub async fn break_off(&mut self) -> HashMap<DeliveryKey, Attempt> {
+    pub async fn break_off(&mut self) -> Vec<(DeliveryKey, Attempt)> {
         self.tasks.shutdown().await;
-        std::mem::take(&mut self.out)
+        std::mem::take(&mut self.out).into_values().collect()
     }
 }
 

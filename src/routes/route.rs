@@ -52,6 +52,36 @@ impl Routes {
         Self { routes }
     }
 
+    /// The NiMbox routes of a configuration, or one of them, which history goes to.
+    ///
+    /// # Errors
+    /// What is wrong and what to do, where there is none.
+    pub fn history(config: &mut Config, route: Option<&str>) -> Result<Self, (String, String)> {
+        let names: Vec<_> = config.nimbox.iter().map(|sink| sink.name.clone()).collect();
+        if let Some(route) = route {
+            config.nimbox.retain(|sink| sink.name == route);
+        }
+        if config.nimbox.iter().any(|sink| sink.delivery.enabled) {
+            return Ok(Self::new(config).only_nimbox());
+        }
+        let what = match route {
+            Some(route) => format!("no NiMbox sink {route:?} is configured and enabled"),
+            None => "no NiMbox sink is configured and enabled, so history goes nowhere".to_owned(),
+        };
+        let remedy = if names.is_empty() {
+            "add a [[nimbox]]".to_owned()
+        } else {
+            format!("name one of {}", names.join(", "))
+        };
+        Err((what, remedy))
+    }
+
+    /// Without webhooks.
+    pub fn only_nimbox(mut self) -> Self {
+        self.routes.retain(|route| matches!(route.kind, RouteKind::Nimbox(_)));
+        self
+    }
+
     /// One entry for each route that wants this update.
     pub fn select(&self, update: &Update) -> Vec<Outgoing> {
         self.routes.iter().filter_map(|route| route.select(update)).collect()
@@ -65,12 +95,14 @@ impl Routes {
             let RouteKind::Nimbox(nimbox) = &route.kind else { continue };
             let folded = fold(group, nimbox.0.mode, &route.pbx);
             let made = nimbox.1.make(&group.call, &folded.parts);
-            outgoing.extend(made.creates.into_iter().map(|(id, payload)| Outgoing {
+            outgoing.extend(made.creates.into_iter().map(|made| Outgoing {
                 route: route.id.clone(),
-                id,
+                id: made.id,
                 call: group.call.clone(),
                 ordered: false,
-                payload,
+                party: made.party,
+                start: Some(made.start),
+                payload: made.payload,
             }));
             let dropped = folded.dropped.iter().map(|(_, why)| why.text());
             skipped.extend(dropped.chain(made.skipped).map(|why| (route.id.clone(), why.to_owned())));
@@ -152,6 +184,8 @@ impl Route {
             id: update.id.clone(),
             call: update.call.clone(),
             ordered: true,
+            party: None,
+            start: None,
             payload: Payload::Webhook { event: event.to_owned(), body },
         })
     }

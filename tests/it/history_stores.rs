@@ -24,22 +24,22 @@ use crate::cli::{json_lines, run, site, text};
 /// Rows of each store.
 const ROWS: usize = 50_000;
 /// The first call, 2026-01-05 00:00 in Caracas; then one a minute.
-const FIRST: i64 = 1_767_585_600;
+pub const FIRST: i64 = 1_767_585_600;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One row; texts as Asterisk writes them.
-struct Row {
+pub struct Row {
     /// Seconds since the epoch.
-    start: i64,
-    src: &'static str,
-    dst: String,
-    channel: String,
-    dstchannel: String,
-    duration: u64,
-    answered: bool,
-    uniqueid: String,
-    sequence: usize,
-    did: &'static str,
+    pub start: i64,
+    pub src: &'static str,
+    pub dst: String,
+    pub channel: String,
+    pub dstchannel: String,
+    pub duration: u64,
+    pub answered: bool,
+    pub uniqueid: String,
+    pub sequence: usize,
+    pub did: &'static str,
 }
 
 impl Row {
@@ -58,15 +58,20 @@ impl Row {
 }
 
 /// Second, source, destination, duration.
-type Create = (i64, String, String, u64);
+pub type Create = (i64, String, String, u64);
 
 /// Calls as a PBX has them: in, out, to a group of phones, between phones, missed. With the creates that
 /// they come to: second, source, destination, duration.
-fn traffic(rows: usize) -> (Vec<Row>, Vec<Create>) {
+pub fn traffic(rows: usize) -> (Vec<Row>, Vec<Create>) {
+    traffic_since(FIRST, rows)
+}
+
+/// The same from another moment on.
+pub fn traffic_since(first: i64, rows: usize) -> (Vec<Row>, Vec<Create>) {
     let (mut made, mut expected) = (Vec::new(), Vec::new());
     let mut sequence = 0;
     for call in 0.. {
-        let start = FIRST + i64::from(call) * 60;
+        let start = first + i64::from(call) * 60;
         let uniqueid = format!("{start}.{call}");
         let mut add = |src, dst: &str, channel: &str, dstchannel: &str, duration, answered, did| {
             sequence += 1;
@@ -119,7 +124,7 @@ fn traffic(rows: usize) -> (Vec<Row>, Vec<Create>) {
     unreachable!("calls without end")
 }
 
-fn caracas() -> TimeZone {
+pub fn caracas() -> TimeZone {
     TimeZone::get("America/Caracas").unwrap()
 }
 
@@ -286,7 +291,7 @@ async fn pg(server: &Server) -> PgConnection {
 }
 
 /// `INSERT`s of a thousand rows.
-fn inserts(rows: &[Row], zone: &TimeZone, columns: &[&str]) -> Vec<String> {
+pub fn inserts(rows: &[Row], zone: &TimeZone, columns: &[&str]) -> Vec<String> {
     let insert = |rows: &[Row]| {
         let mut sql = format!("INSERT INTO cdr ({}) VALUES ", columns.join(","));
         for (n, row) in rows.iter().enumerate() {
@@ -317,7 +322,7 @@ fn inserts(rows: &[Row], zone: &TimeZone, columns: &[&str]) -> Vec<String> {
     rows.chunks(1000).map(insert).collect()
 }
 
-const SOME: [&str; 10] = [
+pub const SOME: [&str; 10] = [
     "calldate",
     "clid",
     "src",
@@ -330,7 +335,7 @@ const SOME: [&str; 10] = [
     "disposition",
 ];
 
-fn schema(name: &str) -> String {
+pub fn schema(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cdr").join(name);
     fs::read_to_string(path).unwrap()
 }
@@ -524,7 +529,7 @@ async fn sqlite_gives_the_same_creates_and_a_locked_or_lacking_one_is_named() {
 }
 
 /// A line of Master.csv with `loguniqueid` and, if so, `newcdrcolumns`.
-fn csv_line(row: &Row, linked: bool) -> String {
+pub fn csv_line(row: &Row, linked: bool) -> String {
     let zone = caracas();
     let answer = if row.answered { format!("\"{}\"", row.at(2, &zone)) } else { String::new() };
     let more = if linked { format!(",\"\",\"{}\",{}", row.uniqueid, row.sequence) } else { String::new() };
@@ -545,7 +550,7 @@ fn csv_line(row: &Row, linked: bool) -> String {
 }
 
 /// Master.csv of which a part was rotated, another rotated and compressed; without linkedids at first.
-fn master_csv(directory: &Path, rows: &[Row]) -> PathBuf {
+pub fn master_csv(directory: &Path, rows: &[Row]) -> PathBuf {
     let lines = |rows: &[Row], linked| rows.iter().map(|row| csv_line(row, linked)).collect::<String>();
     let third = rows.len() / 3;
     // rows of one call stay in one file, as rotation leaves them
@@ -620,8 +625,9 @@ fn backfill_shows_what_it_would_send_and_sends_nothing() {
     assert_eq!((&summary["kind"], &summary["calls"]), (&"summary".into(), &30.into()));
     assert_eq!(summary["creates"], lines.len() - 1);
     for arguments in [
-        &["--from", "2026-01-05"][..],
-        &["--dry-run"],
+        &["--dry-run"][..],
+        &["--dry-run", "--full", "--rate", "3"],
+        &["--full", "--rate", "0"],
         &["--dry-run", "--full", "--since", "2h"],
         &["--dry-run", "--full", "--route", "other"],
         &["--dry-run", "--from", "2026-01-06", "--to", "2026-01-05"],

@@ -46,6 +46,8 @@ async fn settled(directory: &Path, routes: &[&str], count: u64, how: impl Fn(u64
             id: UpdateId(id(number).into()),
             call: CallKey(format!("{number:040x}").into()),
             ordered: true,
+            party: None,
+            start: None,
             payload: Payload::Webhook {
                 event: "call.hangup".to_owned(),
                 body: format!(

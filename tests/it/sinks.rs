@@ -190,19 +190,24 @@ async fn an_unsigned_webhook_has_no_signature() {
 
 /// One row: what the receiver does, and what NiMbox and webhook make of it.
 async fn row(name: &str, reply: Reply, as_nimbox: Class, as_webhook: Class) {
+    use Class::{Delivered, Moved};
     for (kind, expected) in [("nimbox", as_nimbox), ("webhook", as_webhook)] {
         let scripted = reply.clone();
-        let receiver = Receiver::start(move |_| scripted.clone()).await;
-        let started = Instant::now();
-        let outcome = match kind {
-            "nimbox" => nimbox(&receiver.url("/"), "").send(&create()).await,
-            _ => webhook(&receiver.url("/"), "").send(&body()).await,
+        let receiver =
+            Receiver::start(move |n| if n == 0 { Reply::ok(TAKEN) } else { scripted.clone() }).await;
+        let (sink, delivery) = match kind {
+            "nimbox" => (nimbox(&receiver.url("/"), ""), create()),
+            _ => (webhook(&receiver.url("/"), ""), body()),
         };
+        // a sink's first request reads the system's certificates, which is not what is measured
+        assert_eq!(sink.send(&delivery).await.class, Delivered, "{name}");
+        let started = Instant::now();
+        let outcome = sink.send(&delivery).await;
         assert_eq!(outcome.class, expected, "{name} as {kind}: {outcome:?}");
         assert!(started.elapsed() < TIMEOUT + Duration::from_secs(1), "{name}: {:?}", started.elapsed());
         assert_quiet(&outcome);
-        if outcome.class == Class::Moved {
-            assert_eq!(receiver.requests().len(), 1, "no redirect is followed");
+        if outcome.class == Moved {
+            assert_eq!(receiver.requests().len(), 2, "no redirect is followed");
         }
     }
 }

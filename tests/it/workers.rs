@@ -90,6 +90,8 @@ pub fn posts(call: &str, count: usize) -> Vec<Outgoing> {
         id: UpdateId(format!("hq.{call}.{n}").into()),
         call: CallKey(call.into()),
         ordered: true,
+        party: None,
+        start: None,
         payload: Payload::Webhook { event: "call.ringing".to_owned(), body: format!("{{\"n\":{n}}}") },
     };
     (0..count).map(post).collect()
@@ -101,6 +103,8 @@ pub fn create(n: usize) -> Outgoing {
         id: UpdateId(format!("hq.{n:014x}.0").into()),
         call: CallKey(format!("{n}").into()),
         ordered: false,
+        party: None,
+        start: None,
         payload: Payload::Nimbox {
             initiated: "2026-11-21T09:19:27Z".to_owned(),
             source: "04145550100".to_owned(),

@@ -142,6 +142,18 @@ async fn at_its_limit_the_journal_gives_up_what_matters_least_and_says_what() {
     assert_eq!(creates.len() as u64, crm.pending, "each create that was not given up is delivered, once");
     let webhooks = drain(&journal, "desk").await;
     assert!(webhooks.len() as u64 <= made * 2);
+    let dropped: Vec<u64> = (0..made)
+        .filter(|number| !creates.contains(&*update(*number, 0, LegState::Hangup, now()).id.0))
+        .collect();
+    assert_eq!(dropped.len() as u64, crm.dropped);
+    for some in dropped.chunks(100) {
+        let import = some.iter().map(|number| Outgoing {
+            route: route("crm").history(),
+            ..self::creates(*number).outbox.remove(0)
+        });
+        let done = journal.import(import.collect(), false).await.unwrap();
+        assert_eq!(done.appended.len(), some.len(), "what was given up may come again");
+    }
     println!("{made} appended, {most} bytes at most, {crm:?}, {given_up:?}");
     journal.close().await;
 }
@@ -154,6 +166,8 @@ fn creates(number: u64) -> Batch {
         id: update.id.clone(),
         call: call(number),
         ordered: false,
+        party: None,
+        start: None,
         payload: Payload::Nimbox {
             initiated: "2026-01-02T03:04:05Z".to_owned(),
             source: format!("0212{number:07}"),

@@ -71,7 +71,7 @@ fn nothing_acknowledged_is_lost_or_doubled_by_a_kill_at_any_named_point() {
 }
 
 /// What it said until it stood still, and what its other threads said until it was gone.
-fn kill_at(child: &mut Child, wanted: &str) -> Vec<String> {
+pub(super) fn kill_at(child: &mut Child, wanted: &str) -> Vec<String> {
     let mut output = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let begin = Instant::now();
     let mut said = Vec::new();

@@ -43,6 +43,8 @@ fn owing(number: u64) -> Batch {
         id: update.id.clone(),
         call: call(number),
         ordered: false,
+        party: None,
+        start: None,
         payload: Payload::Nimbox {
             initiated: "2026-01-02T03:04:05Z".to_owned(),
             source: format!("0212{number:07}"),

@@ -5,6 +5,8 @@ mod crash;
 mod damage;
 mod faults;
 mod full_disk;
+mod import;
+mod key_crash;
 mod kill_points;
 mod limits;
 mod model;

@@ -81,6 +81,8 @@ pub(super) fn outgoing(route_name: &str, update: &Update, ordered: bool) -> Outg
         id: update.id.clone(),
         call: update.call.clone(),
         ordered,
+        party: None,
+        start: None,
         payload: Payload::Webhook { event: "call.ringing".to_owned(), body: body_of(&update.id.0) },
     }
 }

@@ -28,9 +28,9 @@ const ROUTES: [(&str, usize); 3] = [("hook", 16), ("desk", 8), ("crm", 4)];
 /// What the agent waits for an answer: more than a busy host takes.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Deliveries that may wait before no more calls are begun.
-const PENDING: u64 = 3_000;
+const PENDING: u64 = 10_000;
 /// Below it more calls are begun.
-const PENDING_LOW: u64 = 1_500;
+const PENDING_LOW: u64 = 5_000;
 /// Bytes of events that may wait before no more calls are begun.
 const BEHIND: u64 = 1 << 20;
 const LOOK: Duration = Duration::from_millis(250);

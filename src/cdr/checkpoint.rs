@@ -1,0 +1,67 @@
+//! Where runs were that did not end, in a note of the journal: at most a few, the latest last.
+
+use parsers::Micros;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::hex::hex;
+use crate::journal::{Journal, JournalError};
+
+/// Its name.
+const NOTE: &str = "cdr/backfills";
+/// So many runs are remembered.
+const MOST: usize = 16;
+
+/// Where one run was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Checkpoint {
+    /// What it was asked, hashed: a source has a password in it.
+    pub run: String,
+    /// The first moment of its span.
+    pub from: Micros,
+    /// Everything that began before this is in the journal.
+    pub again: Micros,
+}
+
+/// Names a run by what it was asked.
+pub(super) fn name(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hex(&hash.finalize()[..16])
+}
+
+/// Where this run was, if it was cut off.
+pub(super) async fn find(journal: &Journal, run: &str) -> Option<Checkpoint> {
+    all(journal).await.into_iter().find(|known| known.run == run)
+}
+
+/// Writes down where it is.
+pub(super) async fn keep(journal: &Journal, checkpoint: Checkpoint) -> Result<(), JournalError> {
+    let mut all = all(journal).await;
+    all.retain(|known| known.run != checkpoint.run);
+    all.push(checkpoint);
+    let excess = all.len().saturating_sub(MOST);
+    all.drain(..excess);
+    write(journal, &all).await
+}
+
+/// It has ended: the next one starts anew.
+pub(super) async fn forget(journal: &Journal, run: &str) -> Result<(), JournalError> {
+    let mut all = all(journal).await;
+    let before = all.len();
+    all.retain(|known| known.run != run);
+    if all.len() == before { Ok(()) } else { write(journal, &all).await }
+}
+
+async fn all(journal: &Journal) -> Vec<Checkpoint> {
+    let note = journal.note(NOTE).await.ok().flatten();
+    note.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+async fn write(journal: &Journal, all: &[Checkpoint]) -> Result<(), JournalError> {
+    let text = (!all.is_empty()).then(|| serde_json::to_vec(all).unwrap_or_default());
+    journal.set_note(NOTE, text).await
+}
