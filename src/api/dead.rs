@@ -71,7 +71,11 @@ impl PendingQuery {
     /// # Errors
     /// When it is not on disk; some may have been given up.
     pub async fn drop(&self, journal: &Journal) -> Result<PendingDone, JournalError> {
-        Ok(PendingDone { dropped: journal.drop_pending(&self.route).await? })
+        let dropped = match journal.drop_pending(&self.route).await? {
+            0 => journal.drop_pending(&self.route.history()).await?,
+            dropped => dropped,
+        };
+        Ok(PendingDone { dropped })
     }
 }
 

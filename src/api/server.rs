@@ -185,7 +185,7 @@ async fn dead_drop(State(view): State<View>, Json(query): Json<DeadQuery>) -> Re
 
 /// Gives up some of what waits on a route that is not configured.
 async fn pending_drop(State(view): State<View>, Json(query): Json<PendingQuery>) -> Response {
-    if view.routes.iter().any(|(route, ..)| *route == query.route) {
+    if view.routes.iter().any(|(route, ..)| *route == query.route.sink()) {
         let why = format!(
             "route {} is configured, so that what waits on it is delivered: remove or disable it first, then `callpost reload`",
             query.route.0

@@ -192,7 +192,8 @@ impl Schedule {
                 last.map_or(back(self.rules.since), |last| last.min(back(self.rules.since))).max(back(FULL))
             }
         };
-        Span { from: from.max(floor), to: now }
+        // stores cut times to the second
+        Span { from: from.max(Micros::from_secs(floor.secs())), to: now }
     }
 
     /// What ended after this is left for the next time.
@@ -305,6 +306,8 @@ mod tests {
         assert_eq!(span(Kind::Full, None, -500 * DAY), (-360 * DAY, 0));
         assert_eq!(span(Kind::Full, None, -DAY), (-DAY, 0));
         assert_eq!(span(Kind::Usual, Some(-20 * DAY), -HOUR), (-HOUR, 0));
+        let floor = schedule.span(Kind::Full, None, at(-1).plus_millis(999), at(0)).from;
+        assert_eq!(floor, at(-1), "a call of the second of the first start is one of its own");
         assert_eq!(schedule.settled(at(0)), at(-600));
     }
 

@@ -234,20 +234,21 @@ async fn drop_pending(
     let mut out = Out::new(args.output.json);
     known_route(config, source, Some(route)).await?;
     // a running agent has the last word: it may not have been told of the change yet
-    if !source.is_running() && route_names(config).contains(&route) {
+    let named = RouteId(route.into());
+    if !source.is_running() && route_names(config).contains(&&*named.sink().0) {
         let remedy = "remove or disable it first, or leave --pending out";
         let what = format!("route {route} is configured: what waits on it is delivered");
         return Err(CliError::usage(what, remedy));
     }
     let routes = source.routes().await?;
-    let waiting =
-        routes.iter().find(|known| *known.route.0 == *route).map_or(0, |found| found.counters.pending);
+    let of = routes.iter().filter(|known| named.covers(&known.route));
+    let waiting: u64 = of.map(|known| known.counters.pending).sum();
     let question =
         format!("Give up {} of route {route} for good?", plural(waiting, "delivery", "deliveries"));
     if waiting > 0 && !consent(&question, args.yes)? {
         return Ok(Done::Failed);
     }
-    let query = PendingQuery { route: RouteId(route.into()) };
+    let query = PendingQuery { route: named };
     let mut dropped = 0;
     loop {
         match source.pending_drop(&query).await? {

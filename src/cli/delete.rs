@@ -182,17 +182,22 @@ fn report(
             let Days { first, last } = days;
             out.line(format!("{count} deleted from {}, {first} to {last}", paint(style::NAME, &sink.name)))?;
             if let Some(why) = not_noted {
-                let what =
-                    "the journal could not be told, so a later backfill will take these calls for delivered";
-                out.note(format!("{} {what}: {why}", paint(style::WARN, "warning:")))?;
-                out.note(
-                    "    -> give the same command again once that is put right; deleting twice does no harm",
-                )?;
+                complain(why);
             }
             Ok(done)
         }
         Deleted::Failed(outcome) => Err(failure(&sink.name, outcome)),
     }
+}
+
+fn complain(why: &CliError) {
+    let warning = paint(style::WARN.bold(), "warning");
+    // where stderr is closed, the exit code still tells
+    let _ = writeln!(
+        anstream::stderr(),
+        "{warning}: the journal could not be told, so a backfill will take these calls for delivered: {why}\n    \
+         -> then give the same command again; deleting twice does no harm"
+    );
 }
 
 fn failure(route: &str, outcome: &Outcome) -> CliError {

@@ -55,11 +55,11 @@ impl Writer {
                 self.reply(reply, |writer| writer.each_dead(&keys, Some(now)));
             }
             Command::DeadDrop { keys, reply } => self.reply(reply, |writer| writer.each_dead(&keys, None)),
-            Command::DropPending(route, reply) => self.reply(reply, |writer| writer.drop_pending(&route)),
             Command::Pending(route, reply) => {
                 let number = self.book.routes.number(&route);
                 let _ = reply.send(Ok(number.map_or(0, |number| self.book.total(number).pending)));
             }
+            Command::DropPending(route, reply) => self.reply(reply, |writer| writer.drop_pending(&route)),
             Command::Status(reply) => {
                 let status = self.status();
                 let _ = reply.send(Ok(status));
@@ -87,12 +87,12 @@ impl Writer {
             #[cfg(test)]
             Command::Forward(reply) => self.reply(reply, Self::forward_oldest),
             #[cfg(test)]
-            Command::Stragglers(now, reply) => self.reply(reply, |writer| writer.move_stragglers(now)),
-            #[cfg(test)]
             Command::KeysAreCopied(reply) => {
                 let copied = self.book.generations.values().all(|found| !found.sealed || found.keys);
                 let _ = reply.send(Ok(copied));
             }
+            #[cfg(test)]
+            Command::Stragglers(now, reply) => self.reply(reply, |writer| writer.move_stragglers(now)),
             #[cfg(test)]
             Command::Hold(held) => {
                 // an error is the other end dropped, which is what is waited for

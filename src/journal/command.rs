@@ -56,10 +56,10 @@ pub(super) enum Command {
         keys: Vec<DeliveryKey>,
         reply: Reply<u64>,
     },
-    /// Gives up some of what waits on a route.
-    DropPending(RouteId, Reply<u64>),
     /// How many wait on a route.
     Pending(RouteId, Reply<u64>),
+    /// Gives up some of what waits on a route.
+    DropPending(RouteId, Reply<u64>),
     Status(Reply<JournalStatus>),
     /// Answers the error that keeps it from writing, if any.
     RoundTrip(Reply<Option<String>>),
@@ -76,12 +76,12 @@ pub(super) enum Command {
     /// Empties the oldest sealed generation.
     #[cfg(test)]
     Forward(Reply<()>),
-    /// As `Tick` at that time.
-    #[cfg(test)]
-    Stragglers(i64, Reply<()>),
     /// Whether nothing waits to be copied into the months.
     #[cfg(test)]
     KeysAreCopied(Reply<bool>),
+    /// As `Tick` at that time.
+    #[cfg(test)]
+    Stragglers(i64, Reply<()>),
     /// Does nothing until the other end is dropped.
     #[cfg(test)]
     Hold(std::sync::mpsc::Receiver<()>),

@@ -64,7 +64,7 @@
 //! `I` call_id:8 start:8 (nothing), and
 //! `c` call gen:8 part:2: a deflated run of JSON lines ([`super::history`]).
 //!
-//! Keys of a month: `B` bucket:2, the first 12 bits of a hash, 4,096 in all. A payload is runs of hashes
+//! Keys of a month: `h` bucket:2, the first 12 bits of a hash, 4,096 in all. A payload is runs of hashes
 //! that have the same word, each: tag:1 (1 live, 2 history; 0, forgotten, stands in generations alone),
 //! epoch:2 (how often days were deleted on the route before), count:2, and so many times the last 7 bytes
 //! of a hash, sorted. A hash is the first 8 bytes of SHA-256 over texts, each ended by a 0: the sink's
@@ -309,7 +309,7 @@ pub(super) mod key {
     pub(in crate::journal) const DUE: u8 = b't';
     pub(in crate::journal) const DEAD: u8 = b'x';
     pub(in crate::journal) const KNOWN: u8 = b'K';
-    pub(in crate::journal) const BUCKET: u8 = b'B';
+    pub(in crate::journal) const BUCKET: u8 = b'h';
     pub(in crate::journal) const LEG: u8 = b'L';
     pub(in crate::journal) const NUMBER: u8 = b'N';
     pub(in crate::journal) const CALL_ID: u8 = b'I';

@@ -82,9 +82,7 @@ impl Create {
 impl Name {
     /// Where in its month it stands.
     pub(super) const fn bucket(self) -> u16 {
-        #[expect(clippy::cast_possible_truncation, reason = "twelve bits are left")]
-        let bucket = (self.hash >> (u64::BITS - BUCKET_BITS)) as u16;
-        bucket
+        (self.hash >> (u64::BITS - BUCKET_BITS)) as u16
     }
 
     fn stored(self) -> [u8; STORED] {

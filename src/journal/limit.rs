@@ -165,6 +165,8 @@ impl Writer {
             let mut staged = Staged::default();
             for letter in &letters {
                 let reason = Class::Dead.reason();
+                let party = letter.party.as_ref();
+                self.book.unlearn(&mut staged, &letter.route, &letter.payload, party);
                 match self.book.routes.number(&letter.route) {
                     Some(route) => {
                         outbox::drop_letter(&mut self.book, &mut staged, number, route, letter.key, reason);
@@ -173,8 +175,6 @@ impl Writer {
                     // be read
                     None => staged.remove(number, key::dead(letter.key)),
                 }
-                let party = letter.party.as_ref();
-                self.book.unlearn(&mut staged, &letter.route, &letter.payload, party);
             }
             self.write(&mut staged)?;
             dropped += letters.len() as u64;

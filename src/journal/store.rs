@@ -300,16 +300,16 @@ impl Journal {
         self.ask(Command::Forward).await
     }
 
-    /// What is done at this time with generations of which little is left.
-    #[cfg(test)]
-    pub(super) async fn stragglers(&self, now: Micros) -> Result<(), JournalError> {
-        self.ask(|reply| Command::Stragglers(now.0, reply)).await
-    }
-
     /// Whether what every sealed generation knows of creates is in the months.
     #[cfg(test)]
     pub(super) async fn keys_are_copied(&self) -> Result<bool, JournalError> {
         self.ask(Command::KeysAreCopied).await
+    }
+
+    /// What is done at this time with generations of which little is left.
+    #[cfg(test)]
+    pub(super) async fn stragglers(&self, now: Micros) -> Result<(), JournalError> {
+        self.ask(|reply| Command::Stragglers(now.0, reply)).await
     }
 
     /// The writer does nothing until what this returns is dropped: a disk that stalls.

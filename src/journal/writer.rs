@@ -322,8 +322,8 @@ impl Writer {
             | Command::Again(..)
             | Command::DeadRetry { .. }
             | Command::DeadDrop { .. }
-            | Command::DropPending(..)
             | Command::Pending(..)
+            | Command::DropPending(..)
             | Command::Status(_)
             | Command::RoundTrip(_)
             | Command::Archived(..)

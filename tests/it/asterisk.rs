@@ -74,7 +74,8 @@ async fn command(line: &str) -> bool {
         .success()
 }
 
-fn root() -> PathBuf {
+/// Where its files are.
+pub fn root() -> PathBuf {
     std::env::var_os("CALLPOST_ASTERISK_ROOT").unwrap().into()
 }
 

@@ -5,12 +5,16 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use callpost::calls::{CallKey, UpdateId};
+use callpost::journal::{Journal, JournalOptions, Outgoing, Payload, RouteId};
 use callpost::receiver::{Options, Receiver, Request};
+use parsers::Micros;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::cli::{callpost, json_lines, run, site, text};
+use crate::cli::{Started, callpost, json_lines, run, site, text, until};
 use crate::receiver::{Receiver as Scripted, Reply};
 
 fn nimbox(name: &str, url: &str) -> String {
@@ -75,6 +79,77 @@ async fn an_answer_without_a_count_is_not_taken_for_success() {
     let (code, _, stderr) = deleting(&site, &["--yes"]).await;
     assert_eq!(code, Some(1));
     assert!(stderr.contains("does not say how many") && stderr.contains("may have been done"), "{stderr}");
+}
+
+/// A call of a day that is deleted.
+fn past() -> Outgoing {
+    Outgoing {
+        route: RouteId("crm".into()).history(),
+        id: UpdateId("hq.00000000000001.0".into()),
+        call: CallKey("call".into()),
+        ordered: false,
+        party: None,
+        start: Some(Micros::from_secs(1_345_809_600)),
+        payload: Payload::Nimbox {
+            initiated: "2012-08-24T12:00:00Z".to_owned(),
+            source: "1".to_owned(),
+            destination: "04141234567".to_owned(),
+            duration: None,
+            url: None,
+        },
+    }
+}
+
+async fn journal(site: &TempDir) -> Journal {
+    let options = JournalOptions {
+        directory: site.path().join("journal"),
+        max_size: 1 << 30,
+        keep: Duration::from_secs(30 * 86_400),
+        pbx: "hq".to_owned(),
+        generation_records: 131_072,
+    };
+    tokio::task::spawn_blocking(move || Journal::open(options).unwrap().0).await.unwrap()
+}
+
+/// What becomes of the call where it comes again: appended, known, deleted.
+async fn again(site: &TempDir, explicit: bool) -> [u64; 3] {
+    let journal = journal(site).await;
+    let done = journal.import(vec![past()], explicit).await.unwrap();
+    journal.close().await;
+    [done.appended.len() as u64, done.known, done.deleted]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_deleted_comes_back_only_when_somebody_asks_for_it() {
+    let receiver = Receiver::start(Options::default()).await.unwrap();
+    let url = format!("http://{}", receiver.address());
+    let places = "[pbx]\nname = 'hq'\n[journal]\ndirectory = 'journal'\n[api]\nsocket = 'agent.sock'\n";
+    let site = site(&format!("{places}{}", nimbox("crm", &url)));
+    assert_eq!(again(&site, false).await, [1, 0, 0]);
+    assert_eq!(again(&site, true).await, [0, 1, 0]);
+
+    let (code, _, stderr) = deleting(&site, &["--yes"]).await;
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(again(&site, false).await, [0, 0, 1]);
+    assert_eq!(again(&site, true).await, [1, 0, 0]);
+    assert_eq!(again(&site, true).await, [0, 1, 0], "once is enough");
+
+    // of an agent that runs
+    let mut agent = Started::new(callpost(site.path()).arg("run"));
+    until(|| run(site.path(), &["status"]).status.success().then_some(()));
+    let (code, _, stderr) = deleting(&site, &["--yes"]).await;
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    agent.signal("-TERM");
+    assert_eq!(agent.code(), Some(0));
+    assert_eq!(again(&site, false).await, [0, 0, 1]);
+
+    // deleted is deleted, also where nobody can be told
+    let held = journal(&site).await;
+    let (code, stdout, stderr) = deleting(&site, &["--yes"]).await;
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stdout.contains("deleted from crm"), "{stdout}");
+    assert!(stderr.contains("the journal could not be told") && stderr.contains("in use"), "{stderr}");
+    held.close().await;
 }
 
 #[test]

@@ -32,6 +32,7 @@ mod outage;
 mod promises;
 mod real_asterisk;
 mod real_asterisk_cdr;
+mod real_asterisk_history;
 mod real_asterisk_recovery;
 mod real_asterisk_storm;
 mod receiver;
