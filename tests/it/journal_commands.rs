@@ -31,8 +31,6 @@ async fn waiting(directory: &Path, routes: &[&str], count: u64) {
             party: None,
             start: None,
             ordered: true,
-            party: None,
-            start: None,
             payload: Payload::Webhook {
                 event: "call.hangup".to_owned(),
                 body: format!(r#"{{"id":"{}","event_name":"call.hangup"}}"#, id(number)),
