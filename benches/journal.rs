@@ -164,9 +164,11 @@ async fn backlog(directory: &Path, pending: u64) {
     let journal = open(directory);
     println!("before: {}", memory());
     let started = Instant::now();
+    // an outage of ten days
     let newest = i64::try_from(now_micros()).unwrap();
+    let step = 10 * 24 * 3600 * Micros::SECOND / i64::try_from(pending).unwrap();
     fill(&journal, pending, |number| {
-        let ago = i64::try_from(pending - number).unwrap() * 1000;
+        let ago = i64::try_from(pending - number).unwrap() * step;
         batch(number, Micros(newest - ago), &["desk", "stopped"])
     })
     .await;

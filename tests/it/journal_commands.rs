@@ -28,9 +28,9 @@ async fn waiting(directory: &Path, routes: &[&str], count: u64) {
             route: RouteId((*route).into()),
             id: UpdateId(id(number).into()),
             call: CallKey(format!("{number:040x}").into()),
-            ordered: true,
             party: None,
             start: None,
+            ordered: true,
             payload: Payload::Webhook {
                 event: "call.hangup".to_owned(),
                 body: format!(r#"{{"id":"{}","event_name":"call.hangup"}}"#, id(number)),
@@ -134,6 +134,12 @@ async fn a_damaged_store_is_verified_put_aside_and_salvaged_by_the_book() {
     // a day that was put aside is put back by hand, while no agent runs
     let days =
         || fs::read_dir(at.join("journal/history")).unwrap().flatten().filter(|day| day.path().is_dir());
+    // what was delivered becomes the past with the next generation
+    waiting(at, &["desk"], 1).await;
+    let agent = self::agent(&site);
+    until(|| days().next());
+    until(|| (value(&run(at, &["status", "--json"]), 0)["journal"]["generations"] == 1).then_some(()));
+    stop(agent);
     let day = days().next().unwrap();
     fs::rename(day.path(), at.join("journal/quarantine").join(format!("{}-1", day.file_name().display())))
         .unwrap();
