@@ -103,7 +103,10 @@ async fn a_damaged_store_is_verified_put_aside_and_salvaged_by_the_book() {
     fs::write(&file, &bytes).unwrap();
     let verified = done(&run(at, &["journal", "verify"]), 3);
     assert!(verified.contains("1 store with faults"), "{verified}");
-    done(&run(at, &["journal", "export"]), 0);
+    // sled reads past them, or gives the file up, and then that is said
+    let export = run(at, &["journal", "export"]);
+    let given_up = text(&export.stderr).contains("was not exported whole");
+    done(&export, if given_up { 3 } else { 0 });
 
     // as the agent leaves one that does not open at all; what it holds can be found
     fs::write(&file, whole).unwrap();
