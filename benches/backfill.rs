@@ -37,6 +37,8 @@ fn main() {
     let rows = size("CALLPOST_BENCH_ROWS", 3000);
     let runs = size("CALLPOST_BENCH_RUNS", 3);
     let concurrency = size("CALLPOST_BENCH_CONCURRENCY", 16);
+    // none is there by default; which one does not matter to plain HTTP
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     for (delay, rows) in [(Duration::from_millis(20), rows), (Duration::ZERO, rows * 10)] {
         let directory = TempDir::new().unwrap();
