@@ -14,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+mod digest;
 mod hex;
 pub mod ingest;
 pub mod journal;

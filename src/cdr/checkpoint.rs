@@ -2,8 +2,8 @@
 
 use parsers::Micros;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use crate::digest;
 use crate::hex::hex;
 use crate::journal::{Journal, JournalError};
 
@@ -25,12 +25,7 @@ pub(super) struct Checkpoint {
 
 /// Names a run by what it was asked.
 pub(super) fn name(parts: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part.as_bytes());
-        hash.update([0]);
-    }
-    hex(&hash.finalize()[..16])
+    hex(&digest::of_texts(parts)[..16])
 }
 
 /// Where this run was, if it was cut off.

@@ -4,10 +4,10 @@
 
 use jiff::civil::Date;
 use parsers::{Micros, Uniqueid};
-use sha2::{Digest, Sha256};
 
 use super::format::{PAYLOAD_CAP, Reader};
 use super::types::{Payload, RouteId};
+use crate::digest;
 
 /// Bits of a hash that say its bucket; the rest stands in the bucket.
 const BUCKET_BITS: u32 = 12;
@@ -143,13 +143,7 @@ fn month_of_epoch(seconds: u64) -> u16 {
 }
 
 fn hash(parts: &[&str]) -> u64 {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part.as_bytes());
-        hash.update([0]);
-    }
-    let digest = hash.finalize();
-    digest.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+    digest::of_texts(parts).first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 /// The names of one bucket: runs of hashes, each run sorted and led by its word.

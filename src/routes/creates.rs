@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use parsers::cdr::Disposition;
 use parsers::{Micros, Uniqueid};
-use sha2::{Digest, Sha256};
 
 use crate::calls::{CallKey, UpdateId};
 use crate::cdr::{DropReason, Dropped, Numbers, Part, initiated, url};
 use crate::config::{InboundDestination, Initiated, Mode, Nimbox, Pbx, Recordings};
+use crate::digest;
 use crate::hex::hex;
 use crate::journal::Payload;
 
@@ -141,7 +141,6 @@ impl Creates {
 
     /// `<pbx>.<14 hex digits>.<part>`, from the call, party A and the part.
     fn id(&self, call: &CallKey, part: &Part) -> UpdateId {
-        let mut hash = Sha256::new();
         let start = part.start.0.to_string();
         let party_a = match (&part.uniqueid, &part.channel) {
             (Some(uniqueid), _) => [uniqueid.as_str(), ""],
@@ -149,11 +148,8 @@ impl Creates {
             (None, None) => ["", &start],
         };
         let ordinal = part.part.to_string();
-        for text in [&self.pbx.name, "cdr", &call.0, party_a[0], party_a[1], &ordinal] {
-            hash.update(text.as_bytes());
-            hash.update([0]);
-        }
-        UpdateId(format!("{}.{}.{}", self.pbx.name, hex(&hash.finalize()[..7]), part.part).into())
+        let hash = digest::of_texts(&[&self.pbx.name, "cdr", &call.0, party_a[0], party_a[1], &ordinal]);
+        UpdateId(format!("{}.{}.{}", self.pbx.name, hex(&hash[..7]), part.part).into())
     }
 }
 

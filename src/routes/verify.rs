@@ -12,6 +12,7 @@ use super::gate::Gate;
 use super::retry::{Pause, jittered};
 use super::worker::{Left, Worker, chance, ordered};
 use crate::calls::UpdateId;
+use crate::digest;
 use crate::hex::hex;
 use crate::sinks::{Class, Sink, test_body};
 
@@ -76,10 +77,6 @@ impl Worker {
 
 /// As an update's id, from what a test event is about.
 fn test_id(pbx: &str, route: &str, at: Micros) -> UpdateId {
-    let mut hash = Sha256::new();
-    for text in [pbx, "test", route, &at.0.to_string()] {
-        hash.update(text.as_bytes());
-        hash.update([0]);
-    }
-    UpdateId(format!("{pbx}.{}.0", &hex(&hash.finalize())[..14]).into())
+    let hash = digest::of_texts(&[pbx, "test", route, &at.0.to_string()]);
+    UpdateId(format!("{pbx}.{}.0", hex(&hash[..7])).into())
 }
