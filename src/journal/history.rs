@@ -368,7 +368,7 @@ impl Days {
         Ok(days)
     }
 
-    /// A day's store. One that will not open is put aside: the past is worth less than the present.
+    /// A day's store.
     pub(super) fn get(&mut self, day: &str, make: bool) -> Result<Option<Arc<Store>>, Fault> {
         if let Some((name, store)) = &self.open
             && name == day
@@ -377,23 +377,7 @@ impl Days {
         }
         self.open = None;
         let path = self.directory.join(day);
-        let new = !path.is_dir();
-        if new && !make {
-            return Ok(None);
-        }
-        let store = match Store::open(&path) {
-            Err(Fault::Damaged(why)) => {
-                self.put_aside(day, &why)?;
-                if !make {
-                    return Ok(None);
-                }
-                Store::open(&path)?
-            }
-            opened => opened?,
-        };
-        if make {
-            store.sync_new()?;
-        }
+        let Some(store) = open_or_make(&path, make, |why| self.put_aside(day, why))? else { return Ok(None) };
         let store = Arc::new(store);
         self.open = Some((day.to_owned(), Arc::clone(&store)));
         Ok(Some(store))
@@ -435,6 +419,32 @@ impl Days {
 pub(super) fn day_of(at: Micros) -> String {
     let time = Timestamp::from_microsecond(at.0).unwrap_or(Timestamp::UNIX_EPOCH);
     time.strftime("%Y-%m-%d").to_string()
+}
+
+/// A store of the past. One that will not open is put aside: the past is worth less than the present.
+/// `None`: it is not there, and is not to be made.
+pub(super) fn open_or_make(
+    path: &Path,
+    make: bool,
+    put_aside: impl FnOnce(&str) -> Result<(), Fault>,
+) -> Result<Option<Store>, Fault> {
+    if !path.is_dir() && !make {
+        return Ok(None);
+    }
+    let store = match Store::open(path) {
+        Err(Fault::Damaged(why)) => {
+            put_aside(&why)?;
+            if !make {
+                return Ok(None);
+            }
+            Store::open(path)?
+        }
+        opened => opened?,
+    };
+    if make {
+        store.sync_new()?;
+    }
+    Ok(Some(store))
 }
 
 fn micros(duration: Duration) -> i64 {

@@ -26,6 +26,7 @@ mod engine;
 mod fault_point;
 mod format;
 mod forward;
+mod generations;
 mod head;
 mod history;
 mod import;

@@ -10,6 +10,7 @@ use super::command::ArchiveFault;
 use super::engine::{Fault, Store, sync_directory};
 use super::format::{self, Reader, key};
 use super::head::put_path_aside;
+use super::history::open_or_make;
 use super::kill_point::{KillPoint, reached};
 use super::known::{Bucket, Name, Word, month_name};
 use super::pool::Pool;
@@ -75,6 +76,7 @@ impl Months {
             return Ok(Some(store));
         }
         let path = self.directory.join(month_name(month));
+        // no other is closed for one that is not there
         if !path.is_dir() && !make {
             return Ok(None);
         }
@@ -86,19 +88,9 @@ impl Months {
             let Some(at) = open.iter().position(idle) else { break };
             open.remove(at);
         }
-        let store = match Store::open(&path) {
-            Err(Fault::Damaged(why)) => {
-                self.put_aside(month, &why)?;
-                if !make {
-                    return Ok(None);
-                }
-                Store::open(&path)?
-            }
-            opened => opened?,
+        let Some(store) = open_or_make(&path, make, |why| self.put_aside(month, why))? else {
+            return Ok(None);
         };
-        if make {
-            store.sync_new()?;
-        }
         let store = Arc::new(store);
         open.push((month, Arc::clone(&store)));
         Ok(Some(store))

@@ -21,7 +21,6 @@ use super::format;
 use super::history::Job;
 use super::kill_point::{KillPoint, reached};
 use super::pool::{Pool, generation_of};
-use super::staged::Staged;
 use super::writer::Writer;
 
 /// Records read at once.
@@ -158,9 +157,9 @@ impl Writer {
                 }
                 let after = super::space::disk_use(&self.shared.pool.path(number));
                 tracing::info!(generation = number, before, after, "a generation was written anew");
-                self.mark_rewritten(number)?;
+                self.mark(number, |found| found.rewritten = true)?;
             }
-            Ok(None) => self.mark_rewritten(number)?,
+            Ok(None) => self.mark(number, |found| found.rewritten = true)?,
             Err(fault) => {
                 tracing::warn!(generation = number, why = fault.why(), "cannot write a generation anew");
                 self.leave_alone(number, &new)?;
@@ -174,15 +173,6 @@ impl Writer {
         self.left_alone.insert(number, Instant::now() + PAUSE);
         let _ = self.history.send(Job::Sweep(new.to_owned()));
         Ok(())
-    }
-
-    fn mark_rewritten(&mut self, number: u64) -> Faulty<()> {
-        let Some(generation) = self.book.generations.get_mut(&number) else { return Ok(()) };
-        generation.rewritten = true;
-        let behind = generation.behind;
-        let mut staged = Staged::default();
-        self.book.summarize(&mut staged, number, behind);
-        self.write(&mut staged)
     }
 
     /// Brings the copy up to date and puts it in the old one's place. Answers false where somebody

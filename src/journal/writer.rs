@@ -1,5 +1,5 @@
-//! The writer thread: takes all that waits, commits it as one group, answers, looks after the
-//! generations. After any error no handle is trusted: all are dropped, what is in memory is read
+//! The writer thread: takes all that waits, commits it as one group, answers; then looks after
+//! the generations (`generations`). After any error no handle is trusted: all are dropped, what is in memory is read
 //! again, and nobody who was not answered yet is told that his data is safe.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,8 +11,8 @@ use parsers::Micros;
 use tokio::sync::mpsc;
 
 use super::answer::Faulty;
-use super::book::{Book, Generation};
-use super::command::{ArchiveFault, Command, Reply};
+use super::book::Book;
+use super::command::{Command, Reply};
 use super::encode::Prepared;
 use super::engine::{Fault, Store};
 use super::format::key;
@@ -27,7 +27,7 @@ use super::reopen::BACKOFF;
 use super::rewrite::Rewriting;
 use super::schedule::Window;
 use super::shared::Shared;
-use super::space::{self, Space};
+use super::space::Space;
 use super::staged::Staged;
 use super::types::{DeletedDays, DeliveryKey, Imported, JournalError, JournalOptions, Settlement};
 use super::witness::{Witness, WitnessFile};
@@ -38,10 +38,6 @@ use crate::metrics::{Histogram, buckets};
 const GROUP_RECORDS: usize = 256;
 /// … or so many payload bytes.
 const GROUP_BYTES: usize = 256 * 1024;
-/// A generation is sealed at so many payload bytes …
-const GENERATION_BYTES: u64 = 64 << 20;
-/// … or at this age, microseconds.
-const GENERATION_AGE: i64 = 24 * 3600 * 1_000_000;
 /// Settlements held at most.
 const MOST_HELD: usize = 64;
 /// Commit times remembered.
@@ -83,17 +79,17 @@ pub(super) struct Writer {
     /// Generations that are not written anew before that time.
     pub(super) left_alone: HashMap<u64, Instant>,
     /// The head's number, and the size of its file when it was first looked at.
-    head_began: (u64, u64),
+    pub(super) head_began: (u64, u64),
     /// Since when appends are refused, and how many records were.
     refused: Option<(i64, u64)>,
     /// A new head could not be made; not before this time again.
-    roll_after: Option<Instant>,
+    pub(super) roll_after: Option<Instant>,
     /// The history could not be written; not before this time again.
-    archive_after: Option<Instant>,
+    pub(super) archive_after: Option<Instant>,
     /// What it knows of creates is being copied into the months.
-    copying: Option<u64>,
+    pub(super) copying: Option<u64>,
     /// The months could not be written; not before this time again.
-    copy_after: Option<Instant>,
+    pub(super) copy_after: Option<Instant>,
     historian: Option<JoinHandle<()>>,
     pub(super) witness: WitnessFile,
     lock: Lock,
@@ -619,116 +615,8 @@ impl Writer {
         Ok(store)
     }
 
-    pub(super) fn make_head(&mut self) -> Result<(), Fault> {
-        let pool = &self.shared.pool;
-        let old = if self.book.generations.contains_key(&self.book.head) {
-            Some(pool.get(self.book.head)?)
-        } else {
-            None
-        };
-        head::create(pool, &mut self.book, old.as_deref(), &self.options.pbx, crate::clock::now().0)
-    }
-
     pub(super) fn io_error(&self, generation: u64, fault: &Fault) -> JournalError {
         JournalError::Io { path: self.shared.pool.path(generation), why: fault.why().to_owned() }
-    }
-
-    /// Seals a full head, hands settled generations to the history.
-    fn look_after_generations(&mut self) {
-        if self.fault.is_some() {
-            return;
-        }
-        if self.head_is_full() && self.roll_after.is_none_or(|after| Instant::now() >= after) {
-            self.roll_after = None;
-            if let Err(fault) = self.make_head() {
-                tracing::error!(why = fault.why(), "cannot make a new generation; the old one goes on");
-                if space::is_full(fault.why()) {
-                    self.space.release_ballast();
-                }
-                self.roll_after = Some(Instant::now() + Duration::from_secs(10));
-            }
-        }
-        self.rewrite_some(false);
-        if self.archive_after.is_some_and(|after| Instant::now() < after) {
-            return;
-        }
-        let no_room = self.no_room_for_the_past();
-        let settled = |found: &Generation| {
-            found.sealed && !found.archiving && found.pending() == 0 && (found.keys || no_room)
-        };
-        let done: Vec<u64> = self
-            .book
-            .generations
-            .iter()
-            .filter(|(_, generation)| settled(generation))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in done {
-            if let Err((number, fault)) = self.store(number) {
-                return self.fail(number, fault);
-            }
-            if let Some(generation) = self.book.generations.get_mut(&number).filter(|found| settled(found)) {
-                if no_room {
-                    self.archived(number, Ok(()));
-                } else {
-                    generation.archiving = true;
-                    if let Some(rewriting) = self.rewriting.as_mut().filter(|known| known.is_of(number)) {
-                        rewriting.cancel();
-                    }
-                    let _ = self.history.send(Job::Archive(number));
-                }
-            }
-        }
-    }
-
-    fn no_room_for_the_past(&self) -> bool {
-        self.space.pressed && !self.shared.can_prune()
-    }
-
-    /// Hands sealed generations to the months, one after the other: a later word must come later.
-    fn look_after_keys(&mut self) {
-        let later = self.copy_after.is_some_and(|after| Instant::now() < after);
-        if self.fault.is_some() || self.copying.is_some() || later || self.no_room_for_the_past() {
-            return;
-        }
-        let next = self.book.generations.iter().find(|(_, found)| found.sealed && !found.keys);
-        if let Some(number) = next.map(|(number, _)| *number) {
-            self.copying = Some(number);
-            let _ = self.history.send(Job::Keys(number));
-        }
-    }
-
-    /// What a generation knows of creates is in the months, on disk.
-    pub(super) fn keys_copied(&mut self, number: u64, result: Result<(), ArchiveFault>) {
-        self.copying = None;
-        let marked = match result {
-            Ok(()) => self.ready().and_then(|()| {
-                let Some(generation) = self.book.generations.get_mut(&number) else { return Ok(()) };
-                generation.keys = true;
-                let behind = generation.behind;
-                let mut staged = Staged::default();
-                self.book.summarize(&mut staged, number, behind);
-                self.write(&mut staged)
-            }),
-            Err(ArchiveFault::Generation(_)) if !self.book.generations.contains_key(&number) => Ok(()),
-            Err(ArchiveFault::Generation(fault)) => Err((number, fault)),
-            Err(ArchiveFault::History(fault)) => {
-                tracing::error!(why = fault.why(), "delivered keys cannot be written");
-                self.copy_after = Some(Instant::now() + Duration::from_secs(10));
-                Ok(())
-            }
-        };
-        match marked {
-            Ok(()) => reached(KillPoint::KeysMarked),
-            Err((at, fault)) => self.fail(at, fault),
-        }
-    }
-
-    /// A generation that waits for nothing else is about to be done with.
-    pub(super) fn is_copying_settled(&self) -> bool {
-        let settled =
-            |number: &u64| self.book.generations.get(number).is_some_and(|found| found.pending() == 0);
-        self.copying.as_ref().is_some_and(settled)
     }
 
     /// Brings the summaries up to date, so that the next start need not open the generations.
@@ -742,27 +630,5 @@ impl Writer {
         if let Err((_, fault)) = self.write(&mut staged) {
             tracing::warn!(why = fault.why(), "cannot write the summaries; the next start reads more");
         }
-    }
-
-    /// The history could not take a generation: it stays in the outbox for now.
-    pub(super) fn archive_later(&mut self, number: u64) {
-        if let Some(generation) = self.book.generations.get_mut(&number) {
-            generation.archiving = false;
-        }
-        self.archive_after = Some(Instant::now() + Duration::from_secs(10));
-    }
-
-    fn head_is_full(&mut self) -> bool {
-        let next = self.book.next;
-        let file = self.shared.pool.path(self.book.head).join("db");
-        let size = std::fs::metadata(file).map_or(0, |found| found.len());
-        if self.head_began.0 != self.book.head {
-            self.head_began = (self.book.head, size);
-        }
-        let records = next.sequence.saturating_sub(1);
-        records >= self.options.generation_records
-            || next.bytes >= GENERATION_BYTES
-            || size.saturating_sub(self.head_began.1) >= self.space.generation()
-            || (records > 0 && crate::clock::now().0.saturating_sub(next.created) >= GENERATION_AGE)
     }
 }
