@@ -17,6 +17,7 @@ use super::progress::Progress;
 use super::store::{Span, Store, StoreError};
 use crate::api::View;
 use crate::calls::UpdateId;
+use crate::config::Config;
 use crate::ingest::{Asked, Question};
 use crate::journal::{Journal, JournalError, Outgoing, RouteId};
 use crate::routes::{Ended as Attempted, Report, Routes};
@@ -149,9 +150,8 @@ pub(super) struct Run<'a> {
     pub questions: &'a mpsc::Sender<Question>,
     /// Those of which history goes into the low lanes.
     pub routes: &'a Routes,
-    pub pbx: &'a str,
-    pub store: &'a crate::config::CdrStore,
-    pub zone: &'a jiff::tz::TimeZone,
+    /// Where the store is, and whose it is.
+    pub config: &'a Config,
     /// Somebody asked for it: what was deleted is sent again, and a store that goes away is waited for.
     pub explicit: bool,
     /// Calls that ended after this are left for another time.
@@ -201,7 +201,7 @@ impl Run<'_> {
                         return Ok(Ended::Stopped);
                     }
                 }
-                if let Ok(store) = Store::open(self.store, self.zone).await {
+                if let Ok(store) = Store::open(&self.config.cdr, &self.config.pbx.timezone).await {
                     break store;
                 }
             };
@@ -218,7 +218,7 @@ impl Run<'_> {
         tell: Tell<'_>,
     ) -> Result<Ended, RunError> {
         let span = Span { from: progress.from, to: progress.to };
-        let mut reading = Reading::begin(store, span, *from, self.pbx).await?;
+        let mut reading = Reading::begin(store, span, *from, &self.config.pbx.name).await?;
         let mut unnoted = 0;
         while let Some(read) = reading.next().await? {
             progress.read += read.rows;
@@ -317,15 +317,7 @@ impl Run<'_> {
         if progress.waiting < MOST_WAITING {
             return Ok(false);
         }
-        Ok(self.pending().await? >= MOST_WAITING)
-    }
-
-    async fn pending(&self) -> Result<u64, JournalError> {
-        let mut pending = 0;
-        for route in &self.routes.routes {
-            pending += self.journal.pending(&route.id.history()).await?;
-        }
-        Ok(pending)
+        Ok(self.routes.waiting_history(self.journal).await? >= MOST_WAITING)
     }
 
     /// Why nothing goes out, as the workers have it.
@@ -360,7 +352,7 @@ impl Run<'_> {
     ) -> Result<Ended, RunError> {
         loop {
             outcomes.take(progress);
-            if progress.waiting > 0 && self.pending().await? == 0 {
+            if progress.waiting > 0 && self.routes.waiting_history(self.journal).await? == 0 {
                 // they have all gone, and more than were told of
                 outcomes.take(progress);
                 progress.unseen += std::mem::take(&mut progress.waiting);

@@ -237,7 +237,7 @@ impl Task {
         if let Some(source) = &ask.source {
             config.cdr.source = Some(SecretString::from(source.clone()));
         }
-        let routes = Routes::history(&mut config, ask.route.as_deref())?;
+        let routes = Routes::history(&config, ask.route.as_deref())?;
         let source = config.cdr.source.as_ref().map(secrecy::ExposeSecret::expose_secret).unwrap_or_default();
         let mut parts = vec![source, config.cdr.table.as_str(), ask.arguments.as_str()];
         parts.extend(routes.routes.iter().map(|route| &*route.id.0));
@@ -266,9 +266,7 @@ impl Task {
             journal: &view.journal,
             questions: &self.questions,
             routes: &routes,
-            pbx: &config.pbx.name,
-            store: &config.cdr,
-            zone: &config.pbx.timezone,
+            config: &config,
             explicit: true,
             settled: None,
             name: Some(&name),
@@ -374,9 +372,7 @@ impl Task {
             journal: &view.journal,
             questions: &self.questions,
             routes: &routes,
-            pbx: &config.pbx.name,
-            store: &config.cdr,
-            zone: &config.pbx.timezone,
+            config,
             explicit: false,
             settled: Some(settled),
             name: None,

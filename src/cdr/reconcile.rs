@@ -184,7 +184,7 @@ impl Schedule {
 
     /// What it reads: never further back than `floor`.
     pub fn span(&self, kind: Kind, last: Option<Micros>, floor: Micros, now: Micros) -> Span {
-        let back = |time: Duration| later(now, Duration::ZERO).plus_millis(-millis(time));
+        let back = |time: Duration| now.plus_millis(-millis(time));
         let from = match kind {
             Kind::Full => back(FULL),
             Kind::Usual => {

@@ -21,7 +21,7 @@ use crate::api::{Client, ClientError, Frames};
 use crate::cdr::{Ask, BackfillError, FULL, Frame, Progress, Span, Store, StoreError, Summary, plan};
 use crate::clock;
 use crate::config::Config;
-use crate::journal::{Journal, Outgoing, Payload};
+use crate::journal::{Outgoing, Payload};
 use crate::routes::Routes;
 
 const TIME: &str = "%Y-%m-%d %H:%M:%S";
@@ -122,7 +122,7 @@ impl Source {
             }
             Self::Own(agent, frames) => {
                 drop(frames);
-                let waiting = pending(&agent.view().journal, routes).await;
+                let waiting = routes.waiting_history(&agent.view().journal).await.ok();
                 agent.stop().await;
                 waiting
             }
@@ -130,17 +130,8 @@ impl Source {
     }
 }
 
-async fn pending(journal: &Journal, routes: &Routes) -> Option<u64> {
-    let mut waiting = 0;
-    for route in &routes.routes {
-        waiting += journal.pending(&route.id.history()).await.ok()?;
-    }
-    Some(waiting)
-}
-
 async fn send(config: Config, args: &args::Backfill, span: Span) -> Result<Done, CliError> {
-    let mut only = config.clone();
-    let routes = Routes::history(&mut only, args.route.as_deref()).map_err(usage)?;
+    let routes = Routes::history(&config, args.route.as_deref()).map_err(usage)?;
     let ask = Ask {
         from: span.from,
         to: span.to,
@@ -219,8 +210,8 @@ fn code(progress: &Progress) -> Done {
 }
 
 /// The creates, without sending any.
-async fn dry(mut config: Config, args: &args::Backfill, span: Span) -> Result<Done, CliError> {
-    let routes = Routes::history(&mut config, args.route.as_deref()).map_err(usage)?;
+async fn dry(config: Config, args: &args::Backfill, span: Span) -> Result<Done, CliError> {
+    let routes = Routes::history(&config, args.route.as_deref()).map_err(usage)?;
     let mut store = Store::open(&config.cdr, &config.pbx.timezone).await.map_err(failed)?;
     let mut out = Out::new(args.output.json);
     for (what, remedy) in &store.about().warnings {

@@ -9,7 +9,7 @@ use super::worker::WorkerSetup;
 use crate::calls::{CdrGroup, Update};
 use crate::cdr::fold;
 use crate::config::{self, Config, Pbx};
-use crate::journal::{Outgoing, Payload, RouteId};
+use crate::journal::{Journal, JournalError, Outgoing, Payload, RouteId};
 use crate::sinks::{NimboxSink, Sink, WebhookSink, render};
 
 /// Every configured route.
@@ -56,14 +56,13 @@ impl Routes {
     ///
     /// # Errors
     /// What is wrong and what to do, where there is none.
-    pub fn history(config: &mut Config, route: Option<&str>) -> Result<Self, (String, String)> {
-        let names: Vec<_> = config.nimbox.iter().map(|sink| sink.name.clone()).collect();
-        if let Some(route) = route {
-            config.nimbox.retain(|sink| sink.name == route);
+    pub fn history(config: &Config, route: Option<&str>) -> Result<Self, (String, String)> {
+        let mut routes = Self::new(config).only_nimbox();
+        routes.routes.retain(|known| route.is_none_or(|route| *known.id.0 == *route));
+        if !routes.routes.is_empty() {
+            return Ok(routes);
         }
-        if config.nimbox.iter().any(|sink| sink.delivery.enabled) {
-            return Ok(Self::new(config).only_nimbox());
-        }
+        let names: Vec<_> = config.nimbox.iter().map(|sink| sink.name.as_str()).collect();
         let what = match route {
             Some(route) => format!("no NiMbox sink {route:?} is configured and enabled"),
             None => "no NiMbox sink is configured and enabled, so history goes nowhere".to_owned(),
@@ -74,6 +73,18 @@ impl Routes {
             format!("name one of {}", names.join(", "))
         };
         Err((what, remedy))
+    }
+
+    /// Creates of history that wait in the journal.
+    ///
+    /// # Errors
+    /// When the journal cannot be asked.
+    pub async fn waiting_history(&self, journal: &Journal) -> Result<u64, JournalError> {
+        let mut waiting = 0;
+        for route in &self.routes {
+            waiting += journal.pending(&route.id.history()).await?;
+        }
+        Ok(waiting)
     }
 
     /// Without webhooks.

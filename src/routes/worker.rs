@@ -207,19 +207,25 @@ impl Worker {
             let take = gate.take(lanes.busy(), now);
             let wake = match lanes.turn(take, gate.slots(), self.history.room(), now) {
                 Turn::Wait(at) => at,
-                Turn::Ask(ask) => match self.take(gate, &mut lanes, &mut flights, ask, now).await {
-                    Ok(()) => {
-                        journal_wait = JOURNAL_WAIT;
-                        continue;
+                Turn::Ask(ask) => {
+                    let route = match ask.lane {
+                        Lane::Live => &live,
+                        Lane::History => &history,
+                    };
+                    match self.take(gate, &mut lanes, &mut flights, route, ask, now).await {
+                        Ok(()) => {
+                            journal_wait = JOURNAL_WAIT;
+                            continue;
+                        }
+                        Err(JournalError::Closed) => break,
+                        Err(error) => {
+                            warn!(route = %self.route.0, %error, "cannot read what is due");
+                            let at = now.0.saturating_add(micros(journal_wait));
+                            journal_wait = (journal_wait * 2).min(JOURNAL_LONGEST_WAIT);
+                            Some(Micros(at))
+                        }
                     }
-                    Err(JournalError::Closed) => break,
-                    Err(error) => {
-                        warn!(route = %self.route.0, %error, "cannot read what is due");
-                        let at = now.0.saturating_add(micros(journal_wait));
-                        journal_wait = (journal_wait * 2).min(JOURNAL_LONGEST_WAIT);
-                        Some(Micros(at))
-                    }
-                },
+                }
             };
             self.publish(gate).await;
             tokio::select! {
@@ -247,20 +253,17 @@ impl Worker {
         Left::Stopped
     }
 
-    /// Takes what is due, and sends it.
+    /// Takes what is due on a lane's route, and sends it.
     async fn take(
         &self,
         gate: &mut Gate,
         lanes: &mut Lanes,
         flights: &mut Flights,
+        route: &RouteId,
         Ask { lane, limit, probe }: Ask,
         now: Micros,
     ) -> Result<(), JournalError> {
-        let route = match lane {
-            Lane::Live => self.route.clone(),
-            Lane::History => self.route.history(),
-        };
-        let (due, next) = self.journal.due(&route, now, limit).await?;
+        let (due, next) = self.journal.due(route, now, limit).await?;
         if due.len() < limit {
             lanes.drained(lane, next.map(|next| next.max(now.plus_millis(SOONEST_LOOK))));
         }
