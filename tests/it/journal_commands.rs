@@ -3,41 +3,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use callpost::calls::{CallKey, UpdateId};
-use callpost::journal::{Batch, Journal, JournalOptions, Outgoing, Payload, RouteId};
 use callpost::receiver::{Misbehaviour, Receiver};
 use serde_json::Value;
 
 use crate::cli::{json_lines, run, site, text, until};
-use crate::operate::{agent, arrived, config, done, id, receiver, stop};
+use crate::operate::{agent, append, arrived, config, done, journal, receiver, stop};
 
 /// Deliveries that wait, in several generations.
 async fn waiting(directory: &Path, routes: &[&str], count: u64) {
-    let options = JournalOptions {
-        directory: directory.join("journal"),
-        max_size: 1 << 30,
-        keep: Duration::from_secs(30 * 86_400),
-        pbx: "hq".to_owned(),
-        generation_records: 400,
-    };
-    let journal = tokio::task::spawn_blocking(move || Journal::open(options).unwrap().0).await.unwrap();
+    let journal = journal(directory, 400).await;
     for number in 0..count {
-        let outgoing = |route: &&str| Outgoing {
-            route: RouteId((*route).into()),
-            id: UpdateId(id(number).into()),
-            call: CallKey(format!("{number:040x}").into()),
-            party: None,
-            start: None,
-            ordered: true,
-            payload: Payload::Webhook {
-                event: "call.hangup".to_owned(),
-                body: format!(r#"{{"id":"{}","event_name":"call.hangup"}}"#, id(number)),
-            },
-        };
-        let batch = Batch { outbox: routes.iter().map(outgoing).collect(), ..Batch::default() };
-        journal.append(batch).await.unwrap();
+        append(&journal, routes, number).await;
     }
     journal.close().await;
 }

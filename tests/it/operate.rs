@@ -26,40 +26,43 @@ pub fn id(number: u64) -> String {
     format!("hq.{number:014x}.0")
 }
 
-pub async fn journal(directory: &Path) -> Journal {
+pub async fn journal(directory: &Path, generation_records: u64) -> Journal {
     let options = JournalOptions {
         directory: directory.join("journal"),
         max_size: 1 << 30,
         keep: Duration::from_secs(30 * 86_400),
         pbx: "hq".to_owned(),
-        generation_records: 131_072,
+        generation_records,
     };
     tokio::task::spawn_blocking(move || Journal::open(options).unwrap().0).await.unwrap()
 }
 
+/// A delivery of a call of its own to each of these routes.
+pub async fn append(journal: &Journal, routes: &[&str], number: u64) {
+    let outgoing = |route: &&str| Outgoing {
+        route: RouteId((*route).into()),
+        id: UpdateId(id(number).into()),
+        call: CallKey(format!("{number:040x}").into()),
+        ordered: true,
+        party: None,
+        start: None,
+        payload: Payload::Webhook {
+            event: "call.hangup".to_owned(),
+            body: format!(
+                r#"{{"id":"{}","event_name":"call.hangup","src_hash":"{number:040x}"}}"#,
+                id(number)
+            ),
+        },
+    };
+    let outbox = routes.iter().map(outgoing).collect();
+    journal.append(Batch { outbox, ..Batch::default() }).await.unwrap();
+}
+
 /// Deliveries to these routes; each ends as `how` says.
 async fn settled(directory: &Path, routes: &[&str], count: u64, how: impl Fn(u64) -> Settlement) {
-    let journal = journal(directory).await;
+    let journal = journal(directory, 131_072).await;
     for number in 0..count {
-        let outgoing = |route: &&str| Outgoing {
-            route: RouteId((*route).into()),
-            id: UpdateId(id(number).into()),
-            call: CallKey(format!("{number:040x}").into()),
-            ordered: true,
-            party: None,
-            start: None,
-            payload: Payload::Webhook {
-                event: "call.hangup".to_owned(),
-                body: format!(
-                    r#"{{"id":"{}","event_name":"call.hangup","src_hash":"{number:040x}"}}"#,
-                    id(number)
-                ),
-            },
-        };
-        journal
-            .append(Batch { outbox: routes.iter().map(outgoing).collect(), ..Batch::default() })
-            .await
-            .unwrap();
+        append(&journal, routes, number).await;
     }
     for route in routes {
         loop {

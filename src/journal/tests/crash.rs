@@ -20,6 +20,8 @@ use super::support::{batch, body_of, call, now, open_small, route, update};
 use crate::calls::LegState;
 use crate::journal::{Delivery, Journal, Payload, Settlement};
 
+/// The work of most tests' child.
+pub(super) const CHILD: &str = "crash::child";
 const DIRECTORY: &str = "CALLPOST_JOURNAL_CRASH_DIRECTORY";
 const ROUND: &str = "CALLPOST_JOURNAL_CRASH_ROUND";
 /// Small, so that sealing and archiving are killed as well.
@@ -45,11 +47,10 @@ fn nothing_acknowledged_is_lost_or_doubled_by_kill_9() {
 #[test]
 #[ignore = "started by the test above"]
 fn child() {
-    let Ok(directory) = std::env::var(DIRECTORY) else { return };
-    let round: u64 = std::env::var(ROUND).unwrap().parse().unwrap();
+    let Some((directory, round)) = asked() else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     runtime.block_on(async {
-        let (journal, recovered) = open_small(&PathBuf::from(directory), GENERATION);
+        let (journal, recovered) = open_small(&directory, GENERATION);
         assert!(recovered.quarantined.is_empty(), "{recovered:?}");
         let mut tasks = vec![tokio::spawn(deliver(journal.clone()))];
         for task in 0..6 {
@@ -98,11 +99,17 @@ fn check_payload(delivery: &Delivery) {
     assert_eq!(*body, body_of(&delivery.id.0));
 }
 
-/// The other process, its output kept.
-pub(super) fn command(directory: &Path, round: u64) -> Command {
+/// What the other process is to do: where, and in which round. `None`: it is this one.
+pub(super) fn asked() -> Option<(PathBuf, u64)> {
+    let directory = std::env::var_os(DIRECTORY)?;
+    Some((directory.into(), std::env::var(ROUND).unwrap().parse().unwrap()))
+}
+
+/// The other process, its output kept. `child`: the test that is its work.
+pub(super) fn command(child: &str, directory: &Path, round: u64) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["journal::tests::crash::child", "--exact", "--ignored", "--nocapture"])
+        .args([&format!("journal::tests::{child}"), "--exact", "--ignored", "--nocapture"])
         .env(DIRECTORY, directory)
         .env(ROUND, round.to_string())
         .stdout(Stdio::piped());
@@ -110,7 +117,7 @@ pub(super) fn command(directory: &Path, round: u64) -> Command {
 }
 
 fn run_and_kill(directory: &Path, round: u64, life: Duration) -> Vec<String> {
-    let mut child = command(directory, round).spawn().unwrap();
+    let mut child = command(CHILD, directory, round).spawn().unwrap();
     let talk = Talk::of(&mut child);
     talk.let_live(round, life);
     let died = child.try_wait().unwrap();

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::support::{batch, call, now, open, options, route, update};
+use super::support::{batch, call, create_of, now, open, options, route, update};
 use crate::calls::LegState;
 use crate::journal::{Batch, Counters, Journal, JournalError, JournalOptions, Outgoing, Payload, Settlement};
 
@@ -161,21 +161,7 @@ async fn at_its_limit_the_journal_gives_up_what_matters_least_and_says_what() {
 /// A call with a create alone.
 fn creates(number: u64) -> Batch {
     let update = update(number, 0, LegState::Hangup, now());
-    let create = Outgoing {
-        route: route("crm"),
-        id: update.id.clone(),
-        call: call(number),
-        ordered: false,
-        party: None,
-        start: None,
-        payload: Payload::Nimbox {
-            initiated: "2026-01-02T03:04:05Z".to_owned(),
-            source: format!("0212{number:07}"),
-            destination: "1001".to_owned(),
-            duration: Some(number),
-            url: None,
-        },
-    };
+    let create = create_of(&update, number, Some(number), None);
     Batch { outbox: vec![create], ended: vec![call(number)], updates: vec![update], ..Batch::default() }
 }
 

@@ -4,17 +4,15 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, a child talks")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
+use super::crash;
 use super::import::{append, create, drain, past};
 use super::kill_points::kill_at;
 use super::support::open_small;
 use crate::journal::kill_point::KillPoint;
 use crate::journal::{Journal, Outgoing};
 
-const DIRECTORY: &str = "CALLPOST_JOURNAL_CRASH_DIRECTORY";
-const ROUND: &str = "CALLPOST_JOURNAL_CRASH_ROUND";
 const GENERATION: u64 = 40;
 /// Creates of one round.
 const OF_ROUND: u64 = 10_000;
@@ -39,12 +37,8 @@ fn no_create_is_doubled_or_withheld_by_a_kill_while_keys_are_copied() {
     let directory = tempfile::tempdir().unwrap();
     let mut told = Told::default();
     for (round, (point, passed)) in (1..).zip(POINTS) {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["journal::tests::key_crash::child", "--exact", "--ignored", "--nocapture"])
-            .env(DIRECTORY, directory.path())
-            .env(ROUND, round.to_string())
+        let mut child = crash::command("key_crash::child", directory.path(), round)
             .env("CALLPOST_JOURNAL_KILL_POINT", format!("{point:?} {passed}"))
-            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         told.take(&kill_at(&mut child, &format!("K {point:?}")));
@@ -58,11 +52,10 @@ fn no_create_is_doubled_or_withheld_by_a_kill_while_keys_are_copied() {
 #[test]
 #[ignore = "started by the test above"]
 fn child() {
-    let Ok(directory) = std::env::var(DIRECTORY) else { return };
-    let round: u64 = std::env::var(ROUND).unwrap().parse().unwrap();
+    let Some((directory, round)) = crash::asked() else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     runtime.block_on(async {
-        let (journal, recovered) = open_small(&PathBuf::from(directory), GENERATION);
+        let (journal, recovered) = open_small(&directory, GENERATION);
         assert!(recovered.quarantined.is_empty(), "{recovered:?}");
         let mut n = 0;
         loop {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use super::crash::{Told, command};
+use super::crash::{CHILD, Told, command};
 use crate::journal::kill_point::KillPoint;
 
 /// Each with how often it is passed, at most, before the kill.
@@ -59,7 +59,7 @@ fn nothing_acknowledged_is_lost_or_doubled_by_a_kill_at_any_named_point() {
         let mut told = Told::default();
         for (round, (point, most)) in (0..).zip(POINTS) {
             let passed = if kill == 0 { 0 } else { chance(&mut random, most) };
-            let mut child = command(directory.path(), round)
+            let mut child = command(CHILD, directory.path(), round)
                 .env("CALLPOST_JOURNAL_KILL_POINT", format!("{point:?} {passed}"))
                 .spawn()
                 .unwrap();
@@ -96,12 +96,12 @@ fn a_kill_while_the_store_writes_its_snapshot_at_the_start_costs_nothing() {
     let rounds = kills().max(3);
     for round in 0..rounds {
         // something to be read at the next start
-        let mut child = command(directory.path(), 2 * round)
+        let mut child = command(CHILD, directory.path(), 2 * round)
             .env("CALLPOST_JOURNAL_KILL_POINT", format!("{:?} 40", KillPoint::Synced))
             .spawn()
             .unwrap();
         told.take(&kill_at(&mut child, "K Synced"));
-        let mut child = command(directory.path(), 2 * round + 1).spawn().unwrap();
+        let mut child = command(CHILD, directory.path(), 2 * round + 1).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let reader = std::thread::spawn(move || output.lines().map_while(Result::ok).collect::<Vec<_>>());
         let hit = watch(&directory.path().join("outbox"), Duration::from_secs(2));

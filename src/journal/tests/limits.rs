@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parsers::Micros;
 
-use super::support::{DAY, batch, call, now, open_small, options, outgoing, route, update};
+use super::support::{DAY, batch, call, create_of, now, open_small, options, outgoing, route, update};
 use crate::calls::LegState;
 use crate::journal::engine::Store;
 use crate::journal::format::{self, decode_counters, encode_counters, key};
@@ -38,21 +38,7 @@ fn webhook(number: u64, n: u64, event: &str) -> Outgoing {
 /// A call that owes a webhook about ringing, one about its end, and a create.
 fn owing(number: u64) -> Batch {
     let update = update(number, 0, LegState::Hangup, now());
-    let create = Outgoing {
-        route: route("crm"),
-        id: update.id.clone(),
-        call: call(number),
-        ordered: false,
-        party: None,
-        start: None,
-        payload: Payload::Nimbox {
-            initiated: "2026-01-02T03:04:05Z".to_owned(),
-            source: format!("0212{number:07}"),
-            destination: "1001".to_owned(),
-            duration: None,
-            url: Some(noise(number, 8000)),
-        },
-    };
+    let create = create_of(&update, number, None, Some(noise(number, 8000)));
     let outbox = vec![webhook(number, 0, "call.ringing"), webhook(number, 1, "call.hangup"), create];
     Batch { updates: vec![update], outbox, ended: vec![call(number)], ..Batch::default() }
 }

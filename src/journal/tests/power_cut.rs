@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use super::crash::{Talk, Told, command};
+use super::crash::{CHILD, Talk, Told, command};
 
 /// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`, through perl: it takes no unsafe code here.
 const SHUTDOWN: &str = r#"open(my $file, "<", $ARGV[0]) or die "open: $!";
@@ -92,7 +92,7 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
     let mut random = crc32c::crc32c(disk.path().as_os_str().as_encoded_bytes());
     for round in 0..cuts {
         random = crc32c::crc32c(&random.to_le_bytes());
-        let mut child = command(&journal, round).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut child = command(CHILD, &journal, round).stderr(std::process::Stdio::null()).spawn().unwrap();
         let talk = Talk::of(&mut child);
         talk.let_live(round, Duration::from_millis(50 + u64::from(random % 400)));
         assert!(child.try_wait().unwrap().is_none(), "the child failed");

@@ -47,6 +47,30 @@ pub(super) fn now() -> Micros {
     crate::clock::now()
 }
 
+/// A create of a call's.
+pub(super) fn create_of(
+    update: &Update,
+    number: u64,
+    duration: Option<u64>,
+    url: Option<String>,
+) -> Outgoing {
+    Outgoing {
+        route: route("crm"),
+        id: update.id.clone(),
+        call: call(number),
+        ordered: false,
+        party: None,
+        start: None,
+        payload: Payload::Nimbox {
+            initiated: "2026-01-02T03:04:05Z".to_owned(),
+            source: format!("0212{number:07}"),
+            destination: "1001".to_owned(),
+            duration,
+            url,
+        },
+    }
+}
+
 /// An update of the one leg of a call; `call_id` is the call's number.
 pub(super) fn update(call_number: u64, n: u64, state: LegState, start: Micros) -> Update {
     let leg = LegUpdate {
