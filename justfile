@@ -22,3 +22,7 @@ fuzz seconds="300":
 # Throughput of the codec beside its limits.
 bench:
     cargo bench --package parsers
+
+# The package, for amd64, arm64 or armhf.
+deb arch="amd64":
+    packaging/deb {{arch}}
