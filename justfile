@@ -23,6 +23,13 @@ fuzz seconds="300":
 bench:
     cargo bench --package parsers
 
-# The package, for amd64, arm64 or armhf.
-deb arch="amd64":
-    packaging/deb {{arch}}
+# The package for amd64, linked for glibc 2.28.
+deb:
+    packaging/deb
+
+# Its life from installation to purge on every Debian there is support for, and what there is to know of it.
+package-matrix:
+    tests/package/matrix
+
+package-figures:
+    tests/package/figures
