@@ -27,7 +27,7 @@ use crate::routes::{HistoryLink, Orders, Route, RouteHealth, Routes, Worker};
 use crate::{clock, systemd};
 
 /// Records after which a generation of the outbox is sealed (`delivery.md` section 5).
-const GENERATION_RECORDS: u64 = 131_072;
+const GENERATION_RECORDS: u64 = 32_768;
 /// What workers get to finish requests under way, a little above their own limit.
 const WORKERS_STOP: Duration = Duration::from_secs(7);
 /// What commands get that are being answered.
