@@ -15,6 +15,7 @@ mod config;
 mod conservation;
 mod delivery;
 mod digits;
+mod docs;
 mod expect;
 mod h2;
 mod history;
