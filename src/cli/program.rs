@@ -11,8 +11,8 @@ use super::args::{Cli, Command};
 use super::exit::{CliError, Done};
 use super::out::plural;
 use super::{
-    backfill, calls, capture, check, dead, delete, demo, import_script, journal, log, number, receive,
-    reload, replay, status, tail, trace,
+    backfill, calls, capture, check, completions, dead, delete, demo, import_script, journal, log, number,
+    receive, reload, replay, setup, status, tail, trace,
 };
 use crate::config::{Config, DEFAULT_FILE, Environment, Loaded, load, load_text};
 
@@ -60,7 +60,9 @@ fn run(cli: &Cli) -> Result<Done, CliError> {
             wait(backfill::backfill(configured(cli)?.config, args))
         }
         Command::Delete(args) => wait(delete::delete(&configured(cli)?.config, args)),
+        Command::Setup(args) => wait(setup::setup(&cli.config, args)),
         Command::ImportScript(args) => import_script::import_script(args),
+        Command::Completions(args) => completions::completions(args),
         Command::Dead(args) => wait(dead::dead(&if_there(cli)?, args)),
         Command::Replay(args) => wait(replay::replay(&if_there(cli)?, args)),
         Command::Journal(args) => wait(journal::journal(&if_there(cli)?, args)),
