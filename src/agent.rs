@@ -27,7 +27,7 @@ use crate::routes::{HistoryLink, Orders, Route, RouteHealth, Routes, Worker};
 use crate::{clock, systemd};
 
 /// Records after which a generation of the outbox is sealed (`delivery.md` section 5).
-const GENERATION_RECORDS: u64 = 131_072;
+const GENERATION_RECORDS: u64 = 32_768;
 /// What workers get to finish requests under way, a little above their own limit.
 const WORKERS_STOP: Duration = Duration::from_secs(7);
 /// What commands get that are being answered.
@@ -190,14 +190,12 @@ impl Agent {
     }
 
     fn start_worker(&mut self, route: &Route) {
-        let (mut worker, orders, health) = Worker::new(route, self.view.borrow().journal.clone());
-        if route.kind() == "nimbox" {
-            let (rate, told) = watch::channel(None);
-            let (tells, reports) = mpsc::channel(REPORTS);
-            worker = worker.with_history(HistoryLink { rate: told, reports: tells });
-            // the reader ends with the agent alone
-            let _ = self.links.send(Link { rate, reports });
-        }
+        let (worker, orders, health) = Worker::new(route, self.view.borrow().journal.clone());
+        let (rate, told) = watch::channel(None);
+        let (tells, reports) = mpsc::channel(REPORTS);
+        let worker = worker.with_history(HistoryLink { rate: told, reports: tells });
+        // the reader ends with the agent alone
+        let _ = self.links.send(Link { rate, reports });
         let task = tokio::spawn(worker.run(self.stop.clone()));
         self.routes.push(RouteTask { id: route.id.clone(), orders, health, task });
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::civil::Date;
 use url::Url;
 
@@ -75,6 +75,8 @@ pub(super) enum Command {
     Backfill(Backfill),
     /// Delete a range of days from a NiMbox; both dates are left out
     Delete(Delete),
+    /// Find the PBX on this host and propose its account and the configuration; writes after consent
+    Setup(Setup),
     /// Turn a site's edited copy of the Perl script into a configuration, for review
     ImportScript(ImportScript),
     /// Deliveries that were given up: look at them, send them again, drop them
@@ -85,6 +87,8 @@ pub(super) enum Command {
     /// Look at the journal itself: read-only unless told otherwise
     #[command(subcommand)]
     Journal(Journal),
+    /// Print what makes a shell complete these commands
+    Completions(Completions),
     /// Save a live AMI stream, secrets removed, for a bug report; Ctrl-C ends it
     Capture(Capture),
 }
@@ -339,13 +343,13 @@ pub(super) struct Backfill {
     /// Another store than [cdr] source; a password in it shows in the list of processes
     #[arg(long, value_name = "URL")]
     pub source: Option<String>,
-    /// For this NiMbox sink alone
+    /// For this sink alone: one NiMbox, or a webhook, which history goes to only when it is named
     #[arg(long, value_name = "NAME")]
     pub route: Option<String>,
     /// Creates a second at most, beside what the receiver itself allows
     #[arg(long, value_name = "N", value_parser = a_second, conflicts_with = "dry_run")]
     pub rate: Option<f64>,
-    /// Print the creates and send nothing
+    /// Print what would be sent, and send nothing
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]
@@ -368,6 +372,81 @@ pub(super) struct Delete {
     pub yes: bool,
     #[command(flatten)]
     pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Setup {
+    /// A name for this PBX: a-z, 0-9, -; default: this host's
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// An outside line, by the beginning of its channels' names, as PJSIP/trunk; again for each
+    #[arg(long, value_name = "PREFIX")]
+    pub trunk: Vec<String>,
+    /// Make a create there for each call
+    #[arg(long, value_name = "URL", value_parser = web_address)]
+    pub nimbox_url: Option<Url>,
+    /// A file with NiMbox's token; it is copied to callpost's secrets
+    #[arg(long, value_name = "FILE")]
+    pub nimbox_token_file: Option<PathBuf>,
+    /// What NiMbox gets as the destination of inbound calls, by which it finds the contact
+    #[arg(long, value_name = "WHICH")]
+    pub destination: Option<Destination>,
+    /// Post the states of calls there
+    #[arg(long, value_name = "URL", value_parser = web_address)]
+    pub webhook_url: Option<Url>,
+    /// Turn on Asterisk's Cdr events, from which NiMbox gets exact durations
+    #[arg(long)]
+    pub enable_cdr: bool,
+    /// The CDR store: auto takes the one that Asterisk writes, none reads none, or a URL as in [cdr] source; a
+    /// password in it shows in the list of processes
+    #[arg(long, value_name = "auto|none|URL", value_parser = cdr_store)]
+    pub cdr_store: Option<CdrStoreArg>,
+    /// Do not ask: write what flags and files say
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Show what would be written, and write nothing
+    #[arg(long, conflicts_with = "yes")]
+    pub dry_run: bool,
+    /// Do not end with `callpost check`
+    #[arg(long)]
+    pub no_check: bool,
+    /// Another root directory than this host's, as for an image
+    #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
+    pub root: PathBuf,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `[[nimbox]] inbound_destination`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Destination {
+    /// The number that was called
+    Did,
+    /// What Asterisk's record says
+    Dst,
+    /// Who called
+    Caller,
+}
+
+/// Which CDR store setup configures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CdrStoreArg {
+    Auto,
+    None,
+    Url(Url),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Completions {
+    pub shell: Shell,
+}
+
+/// The shells that completions are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 #[derive(Debug, Args)]
@@ -409,6 +488,19 @@ pub(super) struct Receive {
     pub nimbox_error: Option<(String, String)>,
     #[command(flatten)]
     pub output: Output,
+}
+
+fn cdr_store(text: &str) -> Result<CdrStoreArg, String> {
+    match text {
+        "auto" => Ok(CdrStoreArg::Auto),
+        "none" => Ok(CdrStoreArg::None),
+        text => Url::parse(text).map(CdrStoreArg::Url).map_err(|_| "not auto, none or a URL".to_owned()),
+    }
+}
+
+fn web_address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.ok_or_else(|| "not an address that begins with https://".to_owned())
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -262,6 +262,21 @@ fn keys(table: &toml::Table, under: &str, found: &mut BTreeSet<String>) {
     }
 }
 
+/// `table.key` of each entry.
+fn keys_of_the_man_page() -> BTreeSet<String> {
+    let page = fs::read_to_string(root("packaging/man/callpost.toml.5")).unwrap();
+    let mut table = String::new();
+    let mut found = BTreeSet::new();
+    for line in page.lines() {
+        if let Some(header) = line.strip_prefix(".SH ") {
+            table = header.trim_matches(['[', ']']).to_owned();
+        } else if let Some((key, _)) = line.strip_prefix("\\fB").and_then(|rest| rest.split_once("\\fR = ")) {
+            found.insert(format!("{table}.{key}"));
+        }
+    }
+    found
+}
+
 #[test]
 fn the_shipped_example_has_every_key_and_no_other() {
     let text = uncommented();
@@ -291,6 +306,8 @@ fn the_shipped_example_has_every_key_and_no_other() {
     let none = Vec::<&String>::new();
     assert_eq!(shown.difference(&known).collect::<Vec<_>>(), none, "in the file, unknown to the program");
     assert_eq!(known.difference(&shown).collect::<Vec<_>>(), none, "known to the program, not in the file");
+    let flat: BTreeSet<String> = known.into_iter().filter(|key| key.matches('.').count() == 1).collect();
+    assert_eq!(keys_of_the_man_page(), flat, "callpost.toml(5), and what is known to the program");
 }
 
 #[test]

@@ -7,4 +7,4 @@ mod run;
 mod sinks;
 mod store;
 
-pub(super) use run::check;
+pub(super) use run::{check, check_in};

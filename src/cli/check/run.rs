@@ -10,8 +10,17 @@ use crate::cli::out::Out;
 use crate::config::{Environment, Loaded, load};
 
 pub(in crate::cli) async fn check(file: &Path, args: &args::Check) -> Result<Done, CliError> {
+    check_in(file, &Environment::of_process(), args).await
+}
+
+/// The same in an environment that the caller knows.
+pub(in crate::cli) async fn check_in(
+    file: &Path,
+    environment: &Environment,
+    args: &args::Check,
+) -> Result<Done, CliError> {
     let mut report = Report::new(Out::new(args.output.json));
-    let Loaded { config, warnings, files, .. } = match load(file, &Environment::of_process()) {
+    let Loaded { config, warnings, files, .. } = match load(file, environment) {
         Ok(loaded) => loaded,
         Err(faults) => {
             for fault in &faults.0 {

@@ -9,3 +9,4 @@ mod run;
 mod write;
 
 pub(super) use run::import_script;
+pub(super) use write::quoted;

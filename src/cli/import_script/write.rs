@@ -167,7 +167,7 @@ impl Page {
 }
 
 /// A TOML basic string.
-fn quoted(text: &str) -> String {
+pub(in crate::cli) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {
