@@ -186,14 +186,12 @@ impl Agent {
     }
 
     fn start_worker(&mut self, route: &Route) {
-        let (mut worker, orders, health) = Worker::new(route, self.view.borrow().journal.clone());
-        if route.kind() == "nimbox" {
-            let (rate, told) = watch::channel(None);
-            let (tells, reports) = mpsc::channel(REPORTS);
-            worker = worker.with_history(HistoryLink { rate: told, reports: tells });
-            // the reader ends with the agent alone
-            let _ = self.links.send(Link { rate, reports });
-        }
+        let (worker, orders, health) = Worker::new(route, self.view.borrow().journal.clone());
+        let (rate, told) = watch::channel(None);
+        let (tells, reports) = mpsc::channel(REPORTS);
+        let worker = worker.with_history(HistoryLink { rate: told, reports: tells });
+        // the reader ends with the agent alone
+        let _ = self.links.send(Link { rate, reports });
         let task = tokio::spawn(worker.run(self.stop.clone()));
         self.routes.push(RouteTask { id: route.id.clone(), orders, health, task });
     }

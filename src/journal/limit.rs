@@ -177,8 +177,7 @@ impl Writer {
             let mut staged = Staged::default();
             for letter in &letters {
                 let reason = Class::Dead.reason();
-                let party = letter.party.as_ref();
-                self.book.unlearn(&mut staged, &letter.route, &letter.payload, party);
+                self.book.unlearn(&mut staged, &outbox::entry_of(letter));
                 match self.book.routes.number(&letter.route) {
                     Some(route) => {
                         outbox::drop_letter(&mut self.book, &mut staged, number, route, letter.key, reason);

@@ -9,6 +9,10 @@ use super::gate::Take;
 
 /// While whoever counts reports is behind, history looks again after this, milliseconds.
 const REPORTS_WAIT: i64 = 50;
+/// Creates of history a second while calls go out: each takes the disk, and a call may have to wait for it.
+const BESIDE_CALLS: f64 = 50.0;
+/// Calls are said to go out for so long after each delivery, milliseconds.
+const CALLS_LAST: i64 = 10_000;
 
 /// One of a sink's lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +28,11 @@ pub enum Lane {
 pub struct Lanes {
     live: Side,
     history: Side,
-    /// Creates of history a second.
+    /// Creates of history a second, as it was asked for.
     rate: Option<f64>,
-    /// Nothing of history goes out before: `rate`.
+    /// Until then history goes out no faster than [`BESIDE_CALLS`].
+    calls_until: Micros,
+    /// Nothing of history goes out before: its pace.
     next_slot: Micros,
 }
 
@@ -83,7 +89,8 @@ impl Lanes {
     /// Nothing is out, something may be due.
     pub const fn new(rate: Option<f64>) -> Self {
         let side = Side { out: 0, due: Due::Maybe };
-        Self { live: side, history: side, rate, next_slot: Micros(i64::MIN) }
+        let never = Micros(i64::MIN);
+        Self { live: side, history: side, rate, calls_until: never, next_slot: never }
     }
 
     /// Deliveries out or being settled, of both.
@@ -100,10 +107,10 @@ impl Lanes {
     /// A delivery goes out.
     pub fn started(&mut self, lane: Lane, now: Micros) {
         self.side(lane).out += 1;
-        if lane == Lane::History
-            && let Some(rate) = self.rate
-        {
-            self.next_slot = next_slot(self.next_slot, rate, now);
+        match (lane, self.pace(now)) {
+            (Lane::Live, _) => self.calls_until = now.plus_millis(CALLS_LAST),
+            (Lane::History, Some(pace)) => self.next_slot = next_slot(self.next_slot, pace, now),
+            (Lane::History, None) => {}
         }
     }
 
@@ -162,12 +169,21 @@ impl Lanes {
             Err(Due::Nothing)
         } else if told == 0 {
             Err(Due::At(now.plus_millis(REPORTS_WAIT)))
-        } else if self.rate.is_some() && self.next_slot > now {
-            Err(Due::At(self.next_slot))
-        } else if self.rate.is_some() {
-            Ok(1)
-        } else {
+        } else if self.pace(now).is_none() {
             Ok(room.min(told))
+        } else if self.next_slot > now {
+            Err(Due::At(self.next_slot))
+        } else {
+            Ok(1)
+        }
+    }
+
+    /// Creates of history a second, at most, now.
+    fn pace(&self, now: Micros) -> Option<f64> {
+        let courteous = (now < self.calls_until).then_some(BESIDE_CALLS);
+        match (self.rate, courteous) {
+            (Some(rate), Some(courteous)) => Some(rate.min(courteous)),
+            (rate, courteous) => rate.or(courteous),
         }
     }
 
@@ -280,10 +296,29 @@ mod tests {
         assert_eq!(turn(&lanes, 16), Turn::Wait(Some(NOW.plus_millis(100))), "live is due sooner");
         lanes.woken(Lane::Live);
         assert_eq!(turn(&lanes, 16), ask(Lane::Live, 15));
-        lanes.started(Lane::Live, NOW);
         lanes.drained(Lane::Live, None);
         lanes.limit(None);
-        assert_eq!(turn(&lanes, 16), ask(Lane::History, 7));
+        assert_eq!(turn(&lanes, 16), ask(Lane::History, 14));
+    }
+
+    #[test]
+    fn history_is_slow_while_calls_go_out() {
+        for (asked, milliseconds) in [(None, 20), (Some(1000.0), 20), (Some(4.0), 250)] {
+            let mut lanes = lanes((0, false), (0, true));
+            lanes.limit(asked);
+            lanes.started(Lane::Live, NOW);
+            lanes.ended(Lane::Live);
+            assert_eq!(turn(&lanes, 16), ask(Lane::History, 1));
+            lanes.started(Lane::History, NOW);
+            assert_eq!(turn(&lanes, 16), Turn::Wait(Some(NOW.plus_millis(milliseconds))), "{asked:?}");
+            lanes.limit(None);
+            let later = lanes.turn(Take::UpTo(15), 16, MANY, NOW.plus_millis(CALLS_LAST));
+            assert_eq!(
+                later,
+                ask(Lane::History, 14),
+                "as fast as it can once no call has gone out for a while"
+            );
+        }
     }
 
     #[test]
@@ -357,7 +392,7 @@ mod tests {
                         prop_assert!(lanes.history.out <= most, "{lanes:?} of {slots}");
                     }
                 }
-                if lanes.live.out == 0 && calls == 0 && past > 0 {
+                if lanes.live.out == 0 && calls == 0 && past > 0 && lanes.next_slot <= NOW {
                     prop_assert!(lanes.history.out > 0, "starved: {lanes:?}, {past} wait");
                 }
                 if calls > 0 {

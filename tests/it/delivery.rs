@@ -463,7 +463,7 @@ async fn calls(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_go_out_at_once_while_history_is_sent_at_full_speed() {
+async fn calls_go_out_at_once_while_history_is_sent() {
     let count = number("CALLPOST_HISTORY_CALLS", 100);
     let directory = TempDir::new().unwrap();
     let journal = open(directory.path());
@@ -494,7 +494,7 @@ async fn calls_go_out_at_once_while_history_is_sent_at_full_speed() {
     eprintln!(
         "p50, p99 of calls: {alone:.1?} ms alone, {beside:.1?} ms beside {rate:.0} of history a second"
     );
-    assert!(rate > 50.0, "history was sent meanwhile: {rate:.0}/s");
+    assert!((10.0..=55.0).contains(&rate), "history goes on meanwhile, slowly: {rate:.0}/s");
     // coarse: what is measured is that no call waits for a batch of history, on a machine that may be busy
     assert!(beside.1 <= alone.1 * 3.0 + 200.0, "{alone:?} {beside:?}");
     worker.stop().await;

@@ -31,13 +31,11 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const PENDING: u64 = 10_000;
 /// Below it more calls are begun.
 const PENDING_LOW: u64 = 5_000;
-/// Bytes of events that may wait before no more calls are begun.
-const BEHIND: u64 = 1 << 20;
+/// Bytes of events that may wait before no more calls are begun: some tenths of a second.
+const BEHIND: u64 = 128 << 10;
 const LOOK: Duration = Duration::from_millis(250);
 /// From the end of a call to the disk, with four times what the agent says of itself.
 const UNHEARD: Duration = Duration::from_secs(3);
-/// Microseconds from arrival to disk above which fewer calls are begun.
-const SLOW: u64 = 500_000;
 /// A start, a login, a stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// After the last trouble everything arrives within this: the ladder's third step may be on its way.
@@ -259,7 +257,7 @@ impl Run {
         stage.hold = pending > PENDING || status.ami.behind > BEHIND;
         if self.plan.rate.is_none() && stage.rate > 0.0 {
             let factor = match pending {
-                _ if stage.hold || status.ingest.lag_p50 > SLOW => 0.9,
+                _ if stage.hold => 0.9,
                 0..PENDING_LOW => 1.05,
                 _ => 1.0,
             };
