@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use parsers::{Cdr, Micros};
 
 use super::command::ArchiveFault;
-use super::day::{Packer, Piece};
+use super::day::{Packer, Piece, Record};
 use super::encode::{StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{self, Reader, key, kind};
@@ -38,7 +38,7 @@ pub(super) struct Archive {
     /// What each day gets; emptied together, never given up, so that numbers go on.
     packers: BTreeMap<String, Packer>,
     /// Records to be written.
-    ready: BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>,
+    ready: BTreeMap<String, Vec<Record>>,
     ready_bytes: usize,
     tokens: Tokens,
 }
@@ -150,7 +150,7 @@ impl Archive {
         }
     }
 
-    fn make_ready(&mut self, day: &str, made: Vec<(Vec<u8>, Vec<u8>)>) {
+    fn make_ready(&mut self, day: &str, made: Vec<Record>) {
         if !made.is_empty() {
             self.ready_bytes += made.iter().map(|(key, payload)| key.len() + payload.len()).sum::<usize>();
             self.ready.entry(day.to_owned()).or_default().extend(made);

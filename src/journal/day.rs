@@ -39,7 +39,7 @@ pub(super) struct Packer {
 }
 
 /// A key and its payload.
-type Record = (Vec<u8>, Vec<u8>);
+pub(super) type Record = (Vec<u8>, Vec<u8>);
 
 impl Packer {
     pub(super) const fn new(generation: u64) -> Self {
