@@ -88,7 +88,7 @@ impl<'r, 'a> Call<'r, 'a> {
         }
         if row.b == Some(Party::User) {
             let phone = row.cdr.dstchannel.as_ref().map(ChannelName::endpoint);
-            return phone.or_else(|| row.cdr.dst.as_deref()).map(Kind::Called);
+            return phone.or(row.cdr.dst.as_deref()).map(Kind::Called);
         }
         let caller = self.about.caller(row);
         let calls_out = row.outbound() && caller.a == Party::User && !self.about.dialled(caller);

@@ -391,4 +391,36 @@ mod tests {
         // part of the format: what is on disk must be found again
         insta::assert_snapshot!(format!("{:016x} {:016x}", one.key.hash, one.party.unwrap().hash), @"78771da028ab5a72 aed6e4d5168f3b03");
     }
+
+    #[test]
+    fn history_of_a_call_that_was_told_of_live_is_known_by_the_call() {
+        let entry = |route: &RouteId, id: &str, event: &str, began: &str| Entry {
+            route: route.clone(),
+            id: UpdateId(id.into()),
+            call: CallKey("call".into()),
+            ordered: true,
+            party: None,
+            payload: Payload::Webhook {
+                event: event.to_owned(),
+                body: format!(r#"{{"id":"{id}","event_time":"2026-11-01 00:00:40","start_time":"{began}"}}"#),
+            },
+        };
+        let desk = RouteId("desk".into());
+        let live = Create::of(&entry(&desk, "hq.1.3", "call.hangup", "2026-11-01 00:00:01")).unwrap();
+        let past = |id: &str| {
+            let entry = entry(&desk.history(), id, "call.hangup", "2026-10-31 23:59:59");
+            Create::of(&entry).unwrap()
+        };
+        let (one, other) = (past("hq.2.0"), past("hq.3.0"));
+        // a row begins with its caller, a leg when its phone is called
+        assert_eq!(Some(live.key), one.later);
+        assert_eq!(month_name(one.party.unwrap().month), "2026-10");
+        assert_ne!(one.key, other.key);
+        assert_eq!((live.names().count(), one.names().count()), (1, 1));
+        assert_eq!((live.tag, one.tag), (Tag::Live, Tag::History));
+        for event in ["call.initial", "call.ringing", "call.connected", "call.hold", "call.dtmf", "test"] {
+            let entry = entry(&desk, "hq.1.0", event, "2026-11-01 00:00:01");
+            assert!(Create::of(&entry).is_none(), "{event}");
+        }
+    }
 }

@@ -357,6 +357,7 @@ async fn a_webhook_that_is_named_hears_once_how_each_part_of_a_past_call_ended()
         "['call.state']",
     );
     let mut agent = Agent::start(site.home.path(), &config);
+    agent.until("connected", |status| status.ami.connected).await;
     // what is told of a call as it happens is not told again from its rows
     let stream = String::from_utf8(fixture("22", "s01_in_answered_caller_hangs")).unwrap();
     pbx.emit(&stream);
@@ -424,11 +425,9 @@ async fn a_webhook_that_is_named_hears_once_how_each_part_of_a_past_call_ended()
     );
     let (_, shown, _) = site.run(TO_DESK).await;
     let again = json_lines(shown.as_bytes()).pop().unwrap();
-    assert_eq!(
-        (&again["added"], &again["known"]),
-        (&0.into(), &(rows.len() + more.len() + 1).into()),
-        "{again}"
-    );
+    // after a restart the tracker holds the live call for a while
+    let known = again["known"].as_u64().unwrap() + again["held"].as_u64().unwrap();
+    assert_eq!((&again["added"], known), (&0.into(), (rows.len() + more.len() + 1) as u64), "{again}");
     assert_eq!(site.receiver.counts().requests, counts.requests, "nothing was sent again");
     // creates never went: nobody asked for them
     assert!(site.created().len() <= 1);

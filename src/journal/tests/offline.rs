@@ -29,7 +29,7 @@ async fn fill(directory: &Path) {
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     journal.close().await;
 }
 
