@@ -22,3 +22,14 @@ fuzz seconds="300":
 # Throughput of the codec beside its limits.
 bench:
     cargo bench --package parsers
+
+# The package for amd64, linked for glibc 2.28.
+deb:
+    packaging/deb
+
+# Its life from installation to purge on every Debian there is support for, and what there is to know of it.
+package-matrix:
+    tests/package/matrix
+
+package-figures:
+    tests/package/figures

@@ -1,7 +1,7 @@
 //! The journal's figures beside a plain write and fdatasync on the same disk:
 //! `cargo bench --bench journal`. `CALLPOST_BENCH` (`appends`, `rates`, `backlog` or `history`) runs one part,
 //! for its memory as well; `CALLPOST_BENCH_PENDING` and `CALLPOST_BENCH_CALLS` set the sizes,
-//! `TMPDIR` the disk.
+//! `CALLPOST_BENCH_GENERATION` a generation's records, `TMPDIR` the disk.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement prints and may fail")]
 
 use std::fs::{self, File};
@@ -57,7 +57,12 @@ fn main() {
 /// This program once more, and its end.
 fn again(variables: &[(&str, &Path)]) {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    let done = command.envs(variables.iter().copied()).env("MALLOC_ARENA_MAX", "1").status().unwrap();
+    command.envs(variables.iter().copied()).env("MALLOC_ARENA_MAX", "1");
+    // as the program does, unless another is tried
+    if std::env::var_os("MALLOC_MMAP_THRESHOLD_").is_none() {
+        command.env("MALLOC_MMAP_THRESHOLD_", "131072");
+    }
+    let done = command.status().unwrap();
     assert!(done.success());
 }
 
@@ -275,8 +280,7 @@ async fn drain(journal: &Journal, route: &RouteId) {
 
 /// Calls over 29 days, archived; then searched.
 async fn history(directory: &Path, calls: u64) {
-    let options = JournalOptions { generation_records: 32_768, ..options(directory) };
-    let journal = Journal::open(options).unwrap().0;
+    let journal = open(directory);
     let newest = i64::try_from(now_micros()).unwrap();
     let day = 24 * 3600 * Micros::SECOND;
     let step = 29 * day / i64::try_from(calls).unwrap();
@@ -346,7 +350,7 @@ fn options(directory: &Path) -> JournalOptions {
         max_size: 4 << 30,
         keep: Duration::from_secs(30 * 24 * 3600),
         pbx: "hq".to_owned(),
-        generation_records: 131_072,
+        generation_records: size("CALLPOST_BENCH_GENERATION", 32_768),
     }
 }
 
@@ -441,7 +445,10 @@ fn memory() -> String {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
     };
-    format!("RSS {} MiB, peak {} MiB", line("VmRSS"), line("VmHWM"))
+    let said = format!("RSS {} MiB, at most {} MiB since it was last said", line("VmRSS"), line("VmHWM"));
+    // the peak begins anew (proc(5)); where that is not allowed it stands for all that was before
+    let _ = fs::write("/proc/self/clear_refs", "5");
+    said
 }
 
 fn print(name: &str, times: &mut [Duration], took: Duration, each: usize) {

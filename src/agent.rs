@@ -27,12 +27,16 @@ use crate::routes::{HistoryLink, Orders, Route, RouteHealth, Routes, Worker};
 use crate::{clock, systemd};
 
 /// Records after which a generation of the outbox is sealed (`delivery.md` section 5).
-const GENERATION_RECORDS: u64 = 131_072;
+const GENERATION_RECORDS: u64 = 32_768;
 /// What workers get to finish requests under way, a little above their own limit.
 const WORKERS_STOP: Duration = Duration::from_secs(7);
 /// What commands get that are being answered.
 const OTHERS_STOP: Duration = Duration::from_secs(2);
 
+/// How often systemd hears that the journal is being opened, which may take long after a crash; and
+/// how much longer it shall wait then.
+const OPENING_TOLD: Duration = Duration::from_secs(20);
+const OPENING_MORE: Duration = Duration::from_secs(60);
 /// How often systemd is told how the routes stand.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -118,7 +122,7 @@ impl Agent {
     ) -> Result<(Self, mpsc::Receiver<oneshot::Sender<Reloaded>>), StartError> {
         let facts = Facts::of(&config);
         let config = Arc::new(config);
-        let (journal, recovered) = open_journal(&config).await?;
+        let (journal, recovered) = open_telling(&config).await?;
         for (path, why) in &recovered.quarantined {
             tracing::error!(path = %path.display(), reason = %why, "a part of the journal would not open and was put aside");
         }
@@ -186,14 +190,12 @@ impl Agent {
     }
 
     fn start_worker(&mut self, route: &Route) {
-        let (mut worker, orders, health) = Worker::new(route, self.view.borrow().journal.clone());
-        if route.kind() == "nimbox" {
-            let (rate, told) = watch::channel(None);
-            let (tells, reports) = mpsc::channel(REPORTS);
-            worker = worker.with_history(HistoryLink { rate: told, reports: tells });
-            // the reader ends with the agent alone
-            let _ = self.links.send(Link { rate, reports });
-        }
+        let (worker, orders, health) = Worker::new(route, self.view.borrow().journal.clone());
+        let (rate, told) = watch::channel(None);
+        let (tells, reports) = mpsc::channel(REPORTS);
+        let worker = worker.with_history(HistoryLink { rate: told, reports: tells });
+        // the reader ends with the agent alone
+        let _ = self.links.send(Link { rate, reports });
         let task = tokio::spawn(worker.run(self.stop.clone()));
         self.routes.push(RouteTask { id: route.id.clone(), orders, health, task });
     }
@@ -255,7 +257,6 @@ impl Agent {
 
     /// Stops in order; nothing that was accepted is lost.
     pub async fn stop(mut self) {
-        systemd::stopping();
         self.ami_stop.cancel();
         report("connection", self.ami.await);
         if !self.ingest.is_finished() {
@@ -303,12 +304,19 @@ pub async fn run(config: Config, file: PathBuf) -> Result<(), StartError> {
             _ = asked => None,
             Some(reply) = reloads.recv() => Some(reply),
         };
-        let reloaded = read_again(&mut agent, &file).await;
+        systemd::reloading();
+        let (reloaded, anew) = read_again(&mut agent, &file).await;
         if let Some(reply) = reply {
             // who asked may have gone
             let _ = reply.send(reloaded);
         }
+        if let Some(config) = anew {
+            agent.stop().await;
+            (agent, reloads) = Agent::start_asked(config, Reconciles::Yes).await?;
+        }
+        systemd::ready(&summary(&agent.view()));
     };
+    systemd::stopping();
     if failed {
         tracing::error!("a part of the agent ended unexpectedly; stopping so that it is started anew");
     }
@@ -317,15 +325,22 @@ pub async fn run(config: Config, file: PathBuf) -> Result<(), StartError> {
     if failed { Err(StartError::Ended) } else { Ok(()) }
 }
 
-/// Reads the file again and goes on with it, unless it may not be.
-async fn read_again(agent: &mut Agent, file: &Path) -> Reloaded {
-    systemd::reloading();
+/// Reads the file again and goes on with it, unless it may not be. With a configuration in the answer
+/// the agent is to be started anew.
+async fn read_again(agent: &mut Agent, file: &Path) -> (Reloaded, Option<Config>) {
+    let mut anew = None;
     let reloaded = match reload::read(file.to_path_buf()).await {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 tracing::warn!(file = %warning.file, line = warning.line, key = %warning.key, remedy = %warning.remedy, "{}", warning.problem);
             }
-            agent.reload(loaded.config).await
+            match agent.first_configuration(&loaded.config).await {
+                Some(changes) => {
+                    anew = Some(loaded.config);
+                    Reloaded::Applied { changes, restart: Vec::new(), warnings: Vec::new() }
+                }
+                None => agent.reload(loaded.config).await,
+            }
         }
         Err(faults) => Reloaded::Invalid { faults },
     };
@@ -351,8 +366,7 @@ async fn read_again(agent: &mut Agent, file: &Path) -> Reloaded {
             tracing::error!(%key, %remedy, "the configuration is refused, the one before goes on: {why}");
         }
     }
-    systemd::ready(&summary(&agent.view()));
-    reloaded
+    (reloaded, anew)
 }
 
 /// Waits for SIGTERM or SIGINT, those that come before anybody waits included.
@@ -381,6 +395,17 @@ pub(crate) async fn open_journal(
         generation_records: GENERATION_RECORDS,
     };
     tokio::task::spawn_blocking(move || Journal::open(options)).await.map_err(|_| JournalError::Closed)?
+}
+
+/// The same; systemd waits for it, however long it takes.
+async fn open_telling(config: &Config) -> Result<(Journal, crate::journal::Recovered), JournalError> {
+    let mut opened = std::pin::pin!(open_journal(config));
+    loop {
+        tokio::select! {
+            opened = &mut opened => return opened,
+            () = tokio::time::sleep(OPENING_TOLD) => systemd::opening(OPENING_MORE),
+        }
+    }
 }
 
 /// Tells it what a person would want to read first, when it changes.
@@ -418,8 +443,7 @@ fn summary(view: &View) -> String {
 
 fn asterisk(view: &View) -> String {
     if view.config.ami.is_none() {
-        return "not configured: write [ami] into a file in conf.d, and see packaging/callpost.toml"
-            .to_owned();
+        return "not configured: write [ami] into a file in /etc/callpost/conf.d, then reload".to_owned();
     }
     let ami = view.ami.health();
     match &ami.error {

@@ -10,6 +10,12 @@ pub fn ready(status: &str) {
     self::status(status);
 }
 
+/// Still opening the journal: wait so much longer for [`ready`].
+pub fn opening(more: Duration) {
+    let more = u32::try_from(more.as_micros()).unwrap_or(u32::MAX);
+    tell(&[NotifyState::ExtendTimeoutUsec(more), NotifyState::Status("opening the journal")]);
+}
+
 /// One line for `systemctl status`.
 pub fn status(line: &str) {
     // one line: what comes after a newline would be another variable

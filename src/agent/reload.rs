@@ -36,6 +36,22 @@ pub(super) async fn read(file: PathBuf) -> Result<Loaded, Vec<Fault>> {
 }
 
 impl Agent {
+    /// What changes, where this agent followed nothing yet and nothing waits: then a configuration
+    /// takes effect whole, also where a running agent would refuse it or want a restart. `None`
+    /// where [`Agent::reload`] does as well.
+    pub(super) async fn first_configuration(&self, config: &Config) -> Option<Vec<Change>> {
+        if self.view().config.ami.is_some() {
+            return None;
+        }
+        let changes = self.facts.difference(&Facts::of(config));
+        let needed = |change: &Change| {
+            change.key == "pbx.name" || AFTER_RESTART.iter().any(|table| change.is_of(table))
+        };
+        let status = self.view().status().await.ok()?;
+        let pending: u64 = status.journal.routes.iter().map(|route| route.counters.pending).sum();
+        (pending == 0 && changes.iter().any(needed)).then_some(changes)
+    }
+
     /// Goes on with another configuration, or with the one before where this one may not take its
     /// place. Returns once it is in force.
     pub async fn reload(&mut self, mut config: Config) -> Reloaded {

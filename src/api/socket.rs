@@ -92,6 +92,9 @@ impl Socket {
 }
 
 /// What is known of the socket.
+/// What a user is called of whom a service with `PrivateUsers=` knows no number (user_namespaces(7)).
+const UNMAPPED: u32 = 65_534;
+
 #[derive(Clone, Copy, Debug)]
 struct Facts {
     owner: u32,
@@ -107,7 +110,8 @@ struct Peer {
     group: u32,
     /// Whether its process is in the socket's group; `None`: `/proc` hides it from this service.
     by_process: Option<bool>,
-    /// Whether `/etc/group` lists it; `None`: its name is not in `/etc/passwd`, but in a directory.
+    /// Whether `/etc/group` lists it; `None`: its name is not in `/etc/passwd`, but in a directory,
+    /// or its number is not known here.
     by_file: Option<bool>,
 }
 
@@ -138,6 +142,9 @@ fn process_is_in(status: &str, group: u32) -> Option<bool> {
 
 /// passwd(5), group(5).
 fn file_lists(passwd: &str, groups: &str, user: u32, group: u32) -> Option<bool> {
+    if user == UNMAPPED {
+        return None;
+    }
     let user = user.to_string();
     let field = |line: &'_ str, at: usize| line.split(':').nth(at).map(str::to_owned);
     let name = passwd.lines().find(|line| field(line, 2).as_ref() == Some(&user))?;
@@ -183,7 +190,8 @@ mod tests {
 
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nana:x:1001:1001::/:\nbeto:x:1002:1002::/:\n";
+    const PASSWD: &str =
+        "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:\nana:x:1001:1001::/:\nbeto:x:1002:1002::/:\n";
     const GROUPS: &str = "root:x:0:\ncallpost:x:990:beto,carla\nana:x:1001:\n";
 
     #[test]
@@ -204,6 +212,11 @@ mod tests {
             (peer(1002, 1002, None), true, "a member, its process hidden"),
             (peer(1001, 1001, None), false, "no member, its process hidden"),
             (peer(20_001, 20_001, None), true, "of a directory, let through by the kernel"),
+            (
+                peer(65_534, 65_534, None),
+                true,
+                "of no number in this service's namespace, let through likewise",
+            ),
         ] {
             assert_eq!(may_speak(socket, &peer), may, "{why}");
         }

@@ -100,16 +100,7 @@ impl Who {
     /// A local user: configured, else learned from the channel's name. A learned user's id is the
     /// extension read as a number.
     pub(super) fn user(&self, endpoint: &str, presented: Option<&str>) -> Party {
-        let extension = extension(endpoint);
-        let configured = self.pbx.users.iter().find(|user| user.channel == endpoint);
-        let number =
-            configured.and_then(|user| user.numbers.first().map(String::as_str)).unwrap_or(extension);
-        let name = configured.and_then(|user| user.name.as_deref()).or(presented).unwrap_or_default();
-        Party {
-            number: number.to_owned(),
-            id: configured.map_or_else(|| extension.parse().unwrap_or(0), |user| user.id),
-            name: name.to_owned(),
-        }
+        user(&self.pbx, endpoint, presented)
     }
 
     /// The user that a number reaches.
@@ -125,6 +116,19 @@ impl Who {
     /// A queue's configured id, 0 without one.
     pub(super) fn queue_id(&self, name: &str) -> u64 {
         self.queues.iter().find(|queue| queue.name == name).map_or(0, |queue| queue.id)
+    }
+}
+
+/// The user of an endpoint, by the configuration and by its name.
+pub(crate) fn user(pbx: &Pbx, endpoint: &str, presented: Option<&str>) -> Party {
+    let extension = extension(endpoint);
+    let configured = pbx.users.iter().find(|user| user.channel == endpoint);
+    let number = configured.and_then(|user| user.numbers.first().map(String::as_str)).unwrap_or(extension);
+    let name = configured.and_then(|user| user.name.as_deref()).or(presented).unwrap_or_default();
+    Party {
+        number: number.to_owned(),
+        id: configured.map_or_else(|| extension.parse().unwrap_or(0), |user| user.id),
+        name: name.to_owned(),
     }
 }
 

@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use parsers::{Linkedid, Uniqueid};
+use parsers::{Linkedid, Micros, Uniqueid};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
@@ -55,6 +55,25 @@ pub(super) fn hash_id(parts: &[&str]) -> (u64, String) {
 /// `<pbx>.<14 hex digits>.<n>`.
 pub(super) fn update_id(pbx: &str, hex: &str, n: u64) -> UpdateId {
     UpdateId(format!("{pbx}.{hex}.{n}").into())
+}
+
+/// The `call_id` of the first leg of a user's channel that called out.
+pub(crate) fn calling_leg(pbx: &str, anchor: &Uniqueid) -> u64 {
+    leg_id(pbx, &LegKey { queue: false, anchor: anchor.clone(), n: 0 }).0
+}
+
+/// The ids of a leg of which only CDR rows tell, and of its end: by party A, the channel that it called,
+/// and when. None of those that were seen as they happened has them.
+pub(crate) fn past_leg(
+    pbx: &str,
+    call: &CallKey,
+    party: &str,
+    channel: &str,
+    start: Micros,
+) -> (u64, UpdateId) {
+    let second = start.secs().to_string();
+    let (id, hex) = hash_id(&[pbx, "cdr-leg", &call.0, party, channel, &second]);
+    (id, update_id(pbx, &hex, 0))
 }
 
 /// The key of the call with this linkedid.

@@ -32,5 +32,7 @@ pub use call::{
     CallKey, CdrGroup, CdrRow, CdrSource, Context, Direction, EventName, LegState, LegUpdate, Merger,
     ObjectKey, Party, SmsUpdate, Step, TerminatedBy, Update, UpdateBody, UpdateId,
 };
+pub(crate) use direction::user;
 pub use identity::call_key;
+pub(crate) use identity::{calling_leg, past_leg};
 pub use tracker::{Input, Snapshot, SnapshotChannel, SnapshotEndpoint, SnapshotEntry, Tracker};

@@ -29,7 +29,7 @@ const CALLS: usize = 100;
 /// Rows between two notes of where a run is.
 const CHECKPOINT: u64 = 1_000;
 /// Between two looks at what waits.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(50);
 /// Ingest's answer, which comes with its next commit.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// A store that goes away in the middle is waited for so long.
@@ -265,20 +265,36 @@ impl Run<'_> {
                 progress.held += 1;
                 continue;
             }
-            let (made, skipped) = self.routes.creates(&call.group);
+            let (made, skipped) = self.routes.past(&call.group);
             skipped.iter().for_each(|(_, why)| count(&mut progress.left_out, why, 1));
             creates.extend(made);
         }
         if creates.is_empty() {
             return Ok(true);
         }
-        while self.crowded(outcomes, progress).await? {
-            progress.hold = self.hold();
+        loop {
+            let full = self.full(outcomes, progress).await?;
+            if !creates.iter().any(|create| full.contains(&create.route)) {
+                break;
+            }
+            progress.hold = full.iter().find_map(|route| self.hold(route));
+            // who waits for it can see why; others go on, and look again another time
+            if !self.explicit && full.iter().all(|route| self.hold(route).is_some()) {
+                let before = creates.len();
+                creates.retain(|create| !full.contains(&create.route));
+                progress.put_off += (before - creates.len()) as u64;
+                break;
+            }
             if !self.look(outcomes, progress, tell).await {
                 return Ok(false);
             }
         }
-        progress.hold = None;
+        if progress.put_off == 0 {
+            progress.hold = None;
+        }
+        if creates.is_empty() {
+            return Ok(true);
+        }
         let ids: Vec<_> = creates.iter().map(|create| (create.route.clone(), create.id.clone())).collect();
         creates.iter_mut().for_each(|create| create.route = create.route.history());
         let imported = self.journal.import(creates, self.explicit).await?;
@@ -311,26 +327,31 @@ impl Run<'_> {
         }
     }
 
-    /// Whether enough waits; what went another way counts no more.
-    async fn crowded(&self, outcomes: &mut Outcomes, progress: &mut Progress) -> Result<bool, RunError> {
+    /// The routes on which enough waits; what went another way counts no more.
+    async fn full(&self, outcomes: &mut Outcomes, progress: &mut Progress) -> Result<Vec<RouteId>, RunError> {
         outcomes.take(progress);
-        if progress.waiting < MOST_WAITING {
-            return Ok(false);
+        // what waits since an earlier look counts where nobody waits for this one
+        if self.explicit && progress.waiting < MOST_WAITING {
+            return Ok(Vec::new());
         }
-        Ok(self.routes.waiting_history(self.journal).await? >= MOST_WAITING)
+        let mut full = Vec::new();
+        for route in &self.routes.routes {
+            if self.journal.pending(&route.id.history()).await? >= MOST_WAITING {
+                full.push(route.id.clone());
+            }
+        }
+        Ok(full)
     }
 
-    /// Why nothing goes out, as the workers have it.
-    fn hold(&self) -> Option<String> {
+    /// Why nothing goes out on a route, as its worker has it.
+    fn hold(&self, route: &RouteId) -> Option<String> {
         let view = (self.view)();
-        let ours = |id: &RouteId| self.routes.routes.iter().any(|route| route.id == *id);
-        view.routes.iter().filter(|(id, ..)| ours(id)).find_map(|(id, _, _, health)| {
-            let health = health.borrow();
-            if let Some(paused) = &health.paused {
-                return Some(format!("{} is paused: {}", id.0, paused.why));
-            }
-            health.failing.as_ref().map(|failing| format!("the receiver of {} fails: {}", id.0, failing.why))
-        })
+        let (id, _, _, health) = view.routes.iter().find(|(id, ..)| id == route)?;
+        let health = health.borrow();
+        if let Some(paused) = &health.paused {
+            return Some(format!("{} is paused: {}", id.0, paused.why));
+        }
+        health.failing.as_ref().map(|failing| format!("the receiver of {} fails: {}", id.0, failing.why))
     }
 
     /// A moment later; false: it is to stop.
@@ -362,7 +383,7 @@ impl Run<'_> {
                 progress.hold = None;
                 return Ok(Ended::All);
             }
-            progress.hold = self.hold();
+            progress.hold = self.routes.routes.iter().find_map(|route| self.hold(&route.id));
             if !self.look(outcomes, progress, tell).await {
                 return Ok(Ended::Stopped);
             }

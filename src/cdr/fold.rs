@@ -144,7 +144,7 @@ struct Draft<'r, 'a> {
 }
 
 /// Reads the rows, in their order of time, each record once.
-fn read<'a>(group: &'a CdrGroup, pbx: &Pbx, dropped: &mut Dropped) -> Vec<Row<'a>> {
+pub(super) fn read<'a>(group: &'a CdrGroup, pbx: &Pbx, dropped: &mut Dropped) -> Vec<Row<'a>> {
     let mut rows = Vec::with_capacity(group.rows.len());
     for (index, row) in group.rows.iter().enumerate() {
         match Row::read(index, row, pbx) {
@@ -288,7 +288,7 @@ fn numbered(mut drafts: Vec<Draft<'_, '_>>) -> Vec<Part> {
 }
 
 /// What PBXs put in place of a number that they do not know or may not show.
-fn withheld(number: &str) -> bool {
+pub(super) fn withheld(number: &str) -> bool {
     const WORDS: [&str; 9] = [
         "",
         "anonymous",
@@ -303,7 +303,7 @@ fn withheld(number: &str) -> bool {
     WORDS.iter().any(|word| number.trim().eq_ignore_ascii_case(word))
 }
 
-fn line_number(row: &Row<'_>, pbx: &Pbx) -> Option<Arc<str>> {
+pub(super) fn line_number(row: &Row<'_>, pbx: &Pbx) -> Option<Arc<str>> {
     trunk(row.cdr.channel.as_ref()?, pbx)?.number.as_deref().map(Arc::from)
 }
 

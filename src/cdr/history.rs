@@ -336,6 +336,10 @@ impl Task {
                     (status.away, status.last) = (None, Some(done));
                     status.runs += 1;
                 });
+                // what was put off is found again by a look that begins where this one did
+                if progress.put_off > 0 {
+                    return;
+                }
                 let note = Some(settled.0.to_string().into_bytes());
                 if let Err(why) = view.journal.set_note(RECONCILED, note).await {
                     tracing::debug!(reason = %why, "cannot keep up to when the CDR store was looked at");

@@ -59,7 +59,7 @@ pub async fn plan(
         count(&mut summary.left_out, DropReason::NoTime.text(), page.timeless);
         for complete in page.calls {
             summary.calls += 1;
-            let (outgoing, skipped) = routes.creates(&complete.group);
+            let (outgoing, skipped) = routes.past(&complete.group);
             for (_, why) in skipped {
                 count(&mut summary.left_out, &why, 1);
             }

@@ -65,7 +65,7 @@ pub enum Frame {
 }
 
 /// How far a run is, and what became of what it read since it began, or went on. `creates` = `known` + `added` +
-/// `deleted`, and `added` = `delivered` + `there` + `refused` + `failing` + `dead` + `waiting` +
+/// `deleted`, `put_off` apart, and `added` = `delivered` + `there` + `refused` + `failing` + `dead` + `waiting` +
 /// `unseen`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -94,7 +94,10 @@ pub struct Progress {
     pub added: u64,
     /// Rows and parts that made none, by reason.
     pub left_out: BTreeMap<String, u64>,
-    /// Accepted by NiMbox.
+    /// Not compared with the journal: a thousand wait already for a receiver that is down, and nobody
+    /// waits for this run.
+    pub put_off: u64,
+    /// Accepted by the receiver.
     pub delivered: u64,
     /// NiMbox says that it has them already.
     pub there: u64,

@@ -79,6 +79,12 @@ pub struct Reconciled {
     pub deleted: u64,
     /// Missing, and on their way now.
     pub missing: u64,
+    /// Not compared yet: a thousand wait already for a receiver that is down.
+    #[serde(default)]
+    pub put_off: u64,
+    /// Why it is down, of one of them.
+    #[serde(default)]
+    pub hold: Option<String>,
     /// Rows and parts that made none, by reason.
     pub left_out: BTreeMap<String, u64>,
 }
@@ -97,6 +103,8 @@ impl Reconciled {
             known: progress.known,
             deleted: progress.deleted,
             missing: progress.added,
+            put_off: progress.put_off,
+            hold: progress.hold.clone().filter(|_| progress.put_off > 0),
             left_out: progress.left_out.clone(),
         }
     }

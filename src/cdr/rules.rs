@@ -120,7 +120,7 @@ impl<'r, 'a> Group<'r, 'a> {
 
     /// Whether party A came into the call by being called: a record had it as party B before it
     /// had records of its own. An outside caller may become a party B too, but only later.
-    fn dialled(&self, row: &Row<'a>) -> bool {
+    pub fn dialled(&self, row: &Row<'a>) -> bool {
         let called = row.cdr.channel.as_ref().and_then(|channel| self.called.get(channel));
         called.zip(self.first.get(&row.party())).is_some_and(|(called, first)| called < first)
     }
@@ -148,7 +148,12 @@ impl<'r, 'a> Group<'r, 'a> {
     }
 
     /// Follows Local channels back to the party that called them.
-    fn originator(&self, row: &Row<'a>) -> Key<'a> {
+    fn originator(&self, row: &'r Row<'a>) -> Key<'a> {
+        self.caller(row).party()
+    }
+
+    /// The record of that party.
+    pub fn caller(&self, row: &'r Row<'a>) -> &'r Row<'a> {
         let mut at = row;
         for _ in 0..NESTED {
             match pair(at.cdr.channel.as_ref()).and_then(|pair| self.callers.get(pair)) {
@@ -156,7 +161,7 @@ impl<'r, 'a> Group<'r, 'a> {
                 None => break,
             }
         }
-        at.party()
+        at
     }
 
     /// Rule d: the rows of each part.
@@ -238,7 +243,7 @@ fn picked_up(row: &Row<'_>, own: &[&Row<'_>]) -> bool {
 
 fn by<'r, 'a>(
     rows: Vec<&'r Row<'a>>,
-    key: impl Fn(&Row<'a>) -> Key<'a>,
+    key: impl Fn(&'r Row<'a>) -> Key<'a>,
 ) -> BTreeMap<Key<'a>, Vec<&'r Row<'a>>> {
     let mut groups: BTreeMap<Key<'a>, Vec<&'r Row<'a>>> = BTreeMap::new();
     for row in rows {

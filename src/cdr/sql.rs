@@ -127,8 +127,15 @@ impl Sql {
     /// Named, with what to do.
     pub async fn begin(&mut self, span: Span, clock: &TimeZone) -> Result<(), StoreError> {
         let cursor = match self.key.clone() {
-            Key::Start | Key::Scan => Cursor::new(position(span.from, clock), position(span.to, clock)),
-            Key::Uniqueid { .. } => Cursor::new(span.from.secs(), span.to.secs()),
+            Key::Start => {
+                let (from, to) = (position(span.from, clock), position(span.to, clock));
+                Cursor::new(self.first_row(from, to).await?, to)
+            }
+            Key::Scan => Cursor::new(position(span.from, clock), position(span.to, clock)),
+            Key::Uniqueid { .. } => {
+                let (from, to) = (span.from.secs(), span.to.secs());
+                Cursor::new(self.first_row(from, to).await?, to)
+            }
             Key::Counter(name) => {
                 let first = self.first_since(&name, position(span.from, clock)).await?;
                 let end = self.first_since(&name, position(span.to, clock)).await?;
@@ -176,6 +183,18 @@ impl Sql {
         });
         rows.truncate(count);
         Ok(Some(Page { rows: rows.into_iter().map(|(_, cdr)| cdr).collect(), reached }))
+    }
+
+    /// The first position in a span that has a row, by the index: before it there is nothing to page
+    /// through.
+    async fn first_row(&mut self, from: i64, to: i64) -> Result<i64, StoreError> {
+        if from >= to {
+            return Ok(to);
+        }
+        let found = self.query(&self.select(Ask { from, to, limit: 1 })).await?;
+        let Some(texts) = found.into_iter().next() else { return Ok(to) };
+        let cdr = self.columns.row(texts);
+        Ok(self.position_of(&cdr, None, from).clamp(from, to))
     }
 
     /// Without an index each query reads the whole table, so a day at once.

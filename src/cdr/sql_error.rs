@@ -42,7 +42,7 @@ fn remedy(code: &str, message: &str) -> &'static str {
         "42S02" | "42P01" => "correct [cdr] table",
         "42S22" | "42703" => "the table was changed meanwhile: start again",
         "70100" | "57014" | "HY000" if message.contains("time") || message.contains("interrupted") => {
-            "a query took longer than 5 s: the table lacks an index, or the database is busy; try at night"
+            "a query took longer than 5 s: somebody has locked the table, it lacks an index, or the database is busy; try again at night"
         }
         "55P03" => "somebody has locked the table: try again later",
         "08004" | "53300" => "it has no connection left: raise max_connections, or try again later",

@@ -343,13 +343,13 @@ pub(super) struct Backfill {
     /// Another store than [cdr] source; a password in it shows in the list of processes
     #[arg(long, value_name = "URL")]
     pub source: Option<String>,
-    /// For this NiMbox sink alone
+    /// For this sink alone: one NiMbox, or a webhook, which history goes to only when it is named
     #[arg(long, value_name = "NAME")]
     pub route: Option<String>,
     /// Creates a second at most, beside what the receiver itself allows
     #[arg(long, value_name = "N", value_parser = a_second, conflicts_with = "dry_run")]
     pub rate: Option<f64>,
-    /// Print the creates and send nothing
+    /// Print what would be sent, and send nothing
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]

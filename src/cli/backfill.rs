@@ -1,4 +1,4 @@
-//! `callpost backfill`: the calls of a CDR store, sent to NiMbox by the running agent, or by one in this
+//! `callpost backfill`: the calls of a CDR store, sent to NiMbox, or to a webhook that is named, by the running agent, or by one in this
 //! process where none runs.
 
 use std::io;
@@ -39,6 +39,11 @@ enum Dry<'a> {
         destination: &'a str,
         duration: Option<u64>,
         url: Option<&'a str>,
+    },
+    Webhook {
+        route: &'a str,
+        event: &'a str,
+        body: serde_json::Value,
     },
     Summary(&'a Summary),
 }
@@ -140,7 +145,7 @@ async fn send(config: Config, args: &args::Backfill, span: Span) -> Result<Done,
         route: args.route.clone(),
         rate: args.rate,
     };
-    let mut show = Show::new(args.output.json, config.pbx.timezone.clone());
+    let mut show = Show::new(args.output.json, config.pbx.timezone.clone(), what(&routes));
     let mut stop = std::pin::pin!(asked_to_stop());
     let mut source = tokio::select! {
         () = &mut stop => return Ok(Done::Failed),
@@ -198,11 +203,18 @@ fn stopped(
     let goes = if is_own { "go out when an agent runs" } else { "go on being delivered by the agent" };
     match waiting {
         Some(0) => show.out().line("nothing of it waits in the journal"),
-        Some(count) => show
-            .out()
-            .line(format!("{} in the journal and {goes}", plural(count, "create waits", "creates wait"))),
+        Some(count) => show.out().line(format!(
+            "{} in the journal and {goes}",
+            plural(count, "delivery waits", "deliveries wait")
+        )),
         None => show.out().line(format!("those that wait in the journal {goes}")),
     }
+}
+
+/// What is sent there: one, many.
+fn what(routes: &Routes) -> (&'static str, &'static str) {
+    let is_webhook = routes.routes.iter().any(|route| route.kind() == "webhook");
+    if is_webhook { ("webhook", "webhooks") } else { ("create", "creates") }
 }
 
 fn code(progress: &Progress) -> Done {
@@ -222,13 +234,20 @@ async fn dry(config: Config, args: &args::Backfill, span: Span) -> Result<Done, 
         BackfillError::Store(why) => failed(why),
         BackfillError::Taker(why) => CliError::Output(why),
     })?;
-    finish(&mut out, &summary)?;
+    finish(&mut out, &summary, what(&routes))?;
     Ok(Done::All)
 }
 
 fn show(out: &mut Out, create: &Outgoing) -> io::Result<()> {
-    let Payload::Nimbox { initiated, source, destination, duration, url } = &create.payload else {
-        return Ok(());
+    let (initiated, source, destination, duration, url) = match &create.payload {
+        Payload::Nimbox { initiated, source, destination, duration, url } => {
+            (initiated, source, destination, duration, url)
+        }
+        Payload::Webhook { body, .. } if !out.json() => return out.line(body),
+        Payload::Webhook { event, body } => {
+            let body = serde_json::from_str(body).unwrap_or_default();
+            return out.value(&Dry::Webhook { route: &create.route.0, event, body });
+        }
     };
     if out.json() {
         return out.value(&Dry::Create {
@@ -249,7 +268,7 @@ fn show(out: &mut Out, create: &Outgoing) -> io::Result<()> {
     ))
 }
 
-fn finish(out: &mut Out, summary: &Summary) -> Result<(), CliError> {
+fn finish(out: &mut Out, summary: &Summary, (one, many): (&str, &str)) -> Result<(), CliError> {
     if out.json() {
         out.value(&Dry::Summary(summary))?;
         return Ok(());
@@ -261,7 +280,7 @@ fn finish(out: &mut Out, summary: &Summary) -> Result<(), CliError> {
             "{}, {}, {}; nothing was sent",
             plural(*read, "row read", "rows read"),
             plural(*calls, "call", "calls"),
-            plural(*creates, "create", "creates")
+            plural(*creates, one, many)
         ),
     ))?;
     for (why, count) in left_out {

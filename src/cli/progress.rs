@@ -23,6 +23,8 @@ const TIME: &str = "%Y-%m-%d %H:%M:%S";
 pub(super) struct Show {
     out: Out,
     zone: TimeZone,
+    /// What is sent: one, many.
+    what: (&'static str, &'static str),
     began: Instant,
     /// Where this run began: rows, and part of the span.
     first: Option<(u64, f64)>,
@@ -34,9 +36,9 @@ pub(super) struct Show {
 }
 
 impl Show {
-    pub fn new(json: bool, zone: TimeZone) -> Self {
+    pub fn new(json: bool, zone: TimeZone, what: (&'static str, &'static str)) -> Self {
         let out = Out::new(json);
-        Self { out, zone, began: Instant::now(), first: None, last: None, hold: None, drawn: false }
+        Self { out, zone, what, began: Instant::now(), first: None, last: None, hold: None, drawn: false }
     }
 
     pub fn json(&self) -> bool {
@@ -126,7 +128,7 @@ impl Show {
                 "{}, {}, {} in {took}",
                 plural(progress.read, "row read", "rows read"),
                 plural(progress.calls, "call", "calls"),
-                plural(progress.creates, "create", "creates")
+                plural(progress.creates, self.what.0, self.what.1)
             ),
         ))?;
         let mut rows = Vec::new();

@@ -188,6 +188,12 @@ fn reconciliation(out: &mut Out, status: &AgentStatus) -> io::Result<()> {
         (None, None) => String::new(),
     };
     row(out, subject, format!("{found}{next}"))?;
+    if let Some(last) = about.last.as_ref().filter(|last| last.put_off > 0) {
+        let more = plural(last.put_off, "create", "creates");
+        let why = last.hold.as_deref().map_or_else(String::new, |why| format!(": {}", clean(why)));
+        let text = format!("{more} not compared yet, for a thousand wait already{why}");
+        row(out, "", paint(style::WARN, text))?;
+    }
     if let Some(last) = about.last.as_ref().filter(|last| last.held > 0) {
         let calls = plural(last.held, "call is", "calls are");
         row(out, "", paint(style::DIM, format!("{calls} not over, or just over: left for the next time")))?;

@@ -1,28 +1,29 @@
-//! Copying one settled generation into the history, one call a step.
+//! Copying one settled generation into the history, one call a step: packed into bundles ([`super::day`]),
+//! and the days opened for some thousand calls at once.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use parsers::{Cdr, Micros};
 
 use super::command::ArchiveFault;
+use super::day::{Packer, Piece};
 use super::encode::{StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
-use super::format::{self, PAYLOAD_CAP, Reader, key, kind};
+use super::format::{self, Reader, key, kind};
 use super::history::{Days, Tokens, day_of};
 use super::outbox::place_in;
-use super::pack::{self, deflate};
+use super::pack;
 use super::pool::Pool;
 use super::seek::{self, Token};
 use super::types::{DeliveryKey, TraceDelivery, TraceMessage};
 use crate::calls::{CallKey, LegUpdate, Merger, Update, UpdateBody};
 
-/// Lines deflated together.
-const RUN: usize = 32 * 1024;
-/// How small the past is made.
-const LEVEL: u32 = 6;
-/// Records in one batch.
-const BATCH: usize = 256;
+/// Lines of a call in one piece, bytes.
+const RUN: usize = 16 * 1024;
+/// Bytes of records written at once.
+const BATCH: usize = 256 * 1024;
+/// Days gathered for at once: calls over midnight alternate.
+const MOST_DAYS: usize = 8;
 
 /// How far the copying of a generation has come.
 #[derive(Debug)]
@@ -34,12 +35,11 @@ pub(super) struct Archive {
     call: u64,
     /// Calls by their numbers; read with the first step.
     names: Option<HashMap<u64, CallKey>>,
-    /// The day being written.
-    day: Option<String>,
-    batch: sled::Batch,
-    batched: usize,
-    /// Legs that began on another day than their call.
-    strays: BTreeMap<String, Vec<Leg>>,
+    /// What each day gets; emptied together, never given up, so that numbers go on.
+    packers: BTreeMap<String, Packer>,
+    /// Records to be written.
+    ready: BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>,
+    ready_bytes: usize,
     tokens: Tokens,
 }
 
@@ -72,10 +72,9 @@ impl Archive {
             oldest,
             call: 0,
             names: None,
-            day: None,
-            batch: sled::Batch::default(),
-            batched: 0,
-            strays: BTreeMap::new(),
+            packers: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            ready_bytes: 0,
             tokens: Tokens::new(),
         }
     }
@@ -104,90 +103,92 @@ impl Archive {
     }
 
     fn copy(&mut self, call: &CallKey, cluster: Cluster, days: &mut Days) -> Result<(), Fault> {
-        let day = day_of(cluster.began.unwrap_or_default());
-        if day >= self.oldest {
-            let store = self.turn_to(&day, days)?;
-            self.tokens.entry(day.clone()).or_default().push(Token::call(call));
-            for (part, run) in (0u16..).zip(runs(&cluster.lines)) {
-                let key = run_key(call, self.generation, part);
-                self.put(&store, key, &run)?;
-            }
+        let Cluster { lines, legs, began, .. } = cluster;
+        let began = began.unwrap_or_default();
+        let day = day_of(began);
+        let starts = || legs.iter().map(|leg| leg.start.0);
+        let span = (starts().min().unwrap_or(began.0), starts().max().unwrap_or(began.0));
+        let mut tokens = vec![Token::call(call)];
+        tokens.extend(legs.iter().flat_map(Leg::tokens));
+        for (part, payload) in (0u16..).zip(runs(&lines)) {
+            let key = run_key(call, self.generation, part);
+            self.gather(&day, Piece { key, payload, tokens: tokens.clone(), span }, days)?;
         }
-        for leg in cluster.legs {
+        // who looks for a leg looks on the day when it began
+        for leg in legs {
             let leg_day = day_of(leg.start);
-            if leg_day == day && day >= self.oldest {
-                let store = self.turn_to(&day, days)?;
-                self.put_leg(&store, &day, leg)?;
-            } else if leg_day >= self.oldest {
-                self.strays.entry(leg_day).or_default().push(leg);
+            if leg_day != day {
+                let (mut tokens, span) = (leg.tokens(), (leg.start.0, leg.start.0));
+                tokens.push(Token::call(call));
+                let key = key::leg(leg.start, leg.call_id);
+                self.gather(&leg_day, Piece { key, payload: leg.json, tokens, span }, days)?;
             }
         }
         Ok(())
     }
 
-    fn finish(&mut self, days: &mut Days) -> Result<(), Fault> {
-        for (day, legs) in std::mem::take(&mut self.strays) {
-            let store = self.turn_to(&day, days)?;
-            for leg in legs {
-                self.put_leg(&store, &day, leg)?;
-            }
+    fn gather(&mut self, day: &str, piece: Piece, days: &mut Days) -> Result<(), Fault> {
+        if *day < *self.oldest {
+            return Ok(());
         }
-        self.leave(days)?;
+        if !self.packers.contains_key(day) && self.packers.len() >= MOST_DAYS {
+            self.finish_bundles();
+        }
+        self.tokens.entry(day.to_owned()).or_default().extend(&piece.tokens);
+        let generation = self.generation;
+        let packer = self.packers.entry(day.to_owned()).or_insert_with(|| Packer::new(generation));
+        let made = packer.add(piece);
+        self.make_ready(day, made);
+        if self.ready_bytes >= BATCH { self.write(days) } else { Ok(()) }
+    }
+
+    fn finish_bundles(&mut self) {
+        let finished: Vec<_> =
+            self.packers.iter_mut().map(|(day, packer)| (day.clone(), packer.finish())).collect();
+        for (day, made) in finished {
+            self.make_ready(&day, made);
+        }
+    }
+
+    fn make_ready(&mut self, day: &str, made: Vec<(Vec<u8>, Vec<u8>)>) {
+        if !made.is_empty() {
+            self.ready_bytes += made.iter().map(|(key, payload)| key.len() + payload.len()).sum::<usize>();
+            self.ready.entry(day.to_owned()).or_default().extend(made);
+        }
+    }
+
+    /// Writes what is ready, durably, one day after the other.
+    fn write(&mut self, days: &mut Days) -> Result<(), Fault> {
+        self.ready_bytes = 0;
+        for (day, records) in std::mem::take(&mut self.ready) {
+            let store = days.get(&day, true)?;
+            let store = store.ok_or_else(|| Fault::Io("the day could not be made".to_owned()))?;
+            let mut batch = sled::Batch::default();
+            for (key, payload) in records {
+                let record = format::seal(&key, &payload);
+                batch.insert(key, record);
+            }
+            store.apply(batch)?;
+            store.sync()?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, days: &mut Days) -> Result<(), Fault> {
+        self.finish_bundles();
+        self.write(days)?;
         for (day, tokens) in std::mem::take(&mut self.tokens) {
             seek::write(days.directory(), &day, self.generation, tokens)?;
             days.rest(&day)?;
         }
         Ok(())
     }
+}
 
-    /// Makes this the day being written; the one before is synced.
-    fn turn_to(&mut self, day: &str, days: &mut Days) -> Result<Arc<Store>, Fault> {
-        if self.day.as_deref() != Some(day) {
-            self.leave(days)?;
-            self.day = Some(day.to_owned());
-        }
-        match days.get(day, true)? {
-            Some(store) => Ok(store),
-            None => Err(Fault::Io("the day could not be made".to_owned())),
-        }
-    }
-
-    fn leave(&mut self, days: &mut Days) -> Result<(), Fault> {
-        let Some(day) = self.day.take() else { return Ok(()) };
-        let Some(store) = days.get(&day, true)? else { return Ok(()) };
-        self.flush(&store)?;
-        store.sync()
-    }
-
-    fn put(&mut self, store: &Store, key: Vec<u8>, payload: &[u8]) -> Result<(), Fault> {
-        let record = format::seal(&key, payload);
-        self.batch.insert(key, record);
-        self.batched += 1;
-        if self.batched >= BATCH { self.flush(store) } else { Ok(()) }
-    }
-
-    fn flush(&mut self, store: &Store) -> Result<(), Fault> {
-        self.batched = 0;
-        store.apply(std::mem::take(&mut self.batch))
-    }
-
-    /// Generations are copied in the order in which they are settled: a newer one's word stands.
-    fn put_leg(&mut self, store: &Store, day: &str, leg: Leg) -> Result<(), Fault> {
-        let key = key::leg(leg.start, leg.call_id);
-        let known = store.get(&key)?.and_then(Result::ok).and_then(|payload| Reader(&payload).u64());
-        if known.is_none_or(|generation| generation <= self.generation) {
-            let mut payload = self.generation.to_be_bytes().to_vec();
-            payload.extend_from_slice(&deflate(&leg.json, LEVEL));
-            self.put(store, key, &payload)?;
-        }
-        self.put(store, key::call_id_of(leg.call_id, leg.start), &[])?;
-        let tokens = self.tokens.entry(day.to_owned()).or_default();
-        tokens.push(Token::call_id(leg.call_id));
-        tokens.extend(leg.numbers.iter().map(|number| Token::number(number)));
-        for number in &leg.numbers {
-            self.put(store, key::number_of(number, leg.start, leg.call_id), &[])?;
-        }
-        Ok(())
+impl Leg {
+    fn tokens(&self) -> Vec<Token> {
+        let numbers = self.numbers.iter().map(|number| Token::number(number));
+        std::iter::once(Token::call_id(self.call_id)).chain(numbers).collect()
     }
 }
 
@@ -341,34 +342,24 @@ pub(super) fn deliveries(
     entries.into_iter().map(join).collect()
 }
 
-/// Lines deflated in runs that fit a record.
+/// Lines in runs that fit a bundle.
 fn runs(lines: &[(u8, Vec<u8>)]) -> Vec<Vec<u8>> {
-    let mut out = Vec::new();
-    let mut from = 0;
-    while from < lines.len() {
-        let mut to = from;
-        let mut size = 0;
-        while to < lines.len() && (to == from || size + lines[to].1.len() <= RUN) {
-            size += lines[to].1.len() + 2;
-            to += 1;
+    let mut out: Vec<Vec<u8>> = Vec::new();
+    for (letter, json) in lines {
+        match out.last_mut() {
+            Some(run) if run.len() + json.len() + 2 <= RUN => add_line(run, *letter, json),
+            Some(_) | None => {
+                let mut run = Vec::new();
+                add_line(&mut run, *letter, json);
+                out.push(run);
+            }
         }
-        let mut run = deflate_lines(&lines[from..to]);
-        while run.len() > PAYLOAD_CAP && to - from > 1 {
-            to = from + (to - from) / 2;
-            run = deflate_lines(&lines[from..to]);
-        }
-        out.push(run);
-        from = to;
     }
     out
 }
 
-fn deflate_lines(lines: &[(u8, Vec<u8>)]) -> Vec<u8> {
-    let mut text = Vec::new();
-    for (letter, json) in lines {
-        text.push(*letter);
-        text.extend_from_slice(json);
-        text.push(b'\n');
-    }
-    deflate(&text, LEVEL)
+fn add_line(run: &mut Vec<u8>, letter: u8, json: &[u8]) {
+    run.push(letter);
+    run.extend_from_slice(json);
+    run.push(b'\n');
 }

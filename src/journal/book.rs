@@ -3,17 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use parsers::Uniqueid;
 use serde::{Deserialize, Serialize};
 
 use super::deletes::Deletes;
-use super::encode::{Prepared, PreparedEntry};
+use super::encode::{Entry, Prepared, PreparedEntry};
 use super::engine::{Fault, Store};
 use super::format::{self, Next, Pending, key, kind};
 use super::known::{Create, Tag, Word};
 use super::schedule::Scan;
 use super::staged::Staged;
-use super::types::{Counters, DeliveryKey, Payload, RouteId};
+use super::types::{Counters, DeliveryKey, RouteId};
 use crate::calls::{CallKey, LegState, LegUpdate, ObjectKey, Update, UpdateBody};
 
 /// Begins the reasons for giving up what was accepted, among those for leaving something out.
@@ -306,15 +305,9 @@ impl Book {
         }
     }
 
-    /// A create was given up undelivered: it may come again.
-    pub(super) fn unlearn(
-        &self,
-        staged: &mut Staged,
-        route: &RouteId,
-        payload: &Payload,
-        party: Option<&Uniqueid>,
-    ) {
-        if let Some(create) = Create::of(route, payload, party) {
+    /// What was given up undelivered may come again.
+    pub(super) fn unlearn(&self, staged: &mut Staged, entry: &Entry) {
+        if let Some(create) = Create::of(entry) {
             self.learn(staged, &create, Tag::Forgotten);
         }
     }

@@ -11,7 +11,7 @@ use super::pack::{self, deflate, inflate};
 /// Bytes put into one bundle, before they are deflated.
 const RAW: usize = 32 * 1024;
 /// Largest deflated: sled keeps sixteen of them in a page, and pages above 128 KiB in files of their own.
-const STORED: usize = 7 * 1024;
+pub(super) const STORED: usize = 7 * 1024;
 /// How small they are made.
 const LEVEL: u32 = 4;
 /// What a bundle may grow to when it is read.
@@ -65,14 +65,7 @@ impl Bundler {
 
 fn make(records: &[(Vec<u8>, Vec<u8>)], made: &mut Vec<(Vec<u8>, Vec<u8>)>) {
     let Some((first, alone)) = records.first() else { return };
-    let mut raw = Vec::new();
-    for (key, payload) in records {
-        raw.push(u8::try_from(key.len()).unwrap_or(u8::MAX));
-        raw.extend_from_slice(key);
-        raw.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
-        raw.extend_from_slice(payload);
-    }
-    let deflated = deflate(&raw, LEVEL);
+    let deflated = deflate(&raw(records.iter().map(|(key, payload)| (key, payload))), LEVEL);
     if records.len() > 1 && deflated.len() > STORED {
         let (one, other) = records.split_at(records.len() / 2);
         make(one, made);
@@ -83,6 +76,18 @@ fn make(records: &[(Vec<u8>, Vec<u8>)], made: &mut Vec<(Vec<u8>, Vec<u8>)>) {
     } else {
         made.push((key::bundle(first), deflated));
     }
+}
+
+/// A bundle of these, before it is deflated.
+pub(super) fn raw<'a>(records: impl Iterator<Item = (&'a Vec<u8>, &'a Vec<u8>)>) -> Vec<u8> {
+    let mut raw = Vec::new();
+    for (key, payload) in records {
+        raw.push(u8::try_from(key.len()).unwrap_or(u8::MAX));
+        raw.extend_from_slice(key);
+        raw.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
+        raw.extend_from_slice(payload);
+    }
+    raw
 }
 
 /// JSON that was packed alone is packed with the others.

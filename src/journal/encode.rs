@@ -103,7 +103,7 @@ impl PreparedEntry {
         name_fits(&entry.call.0)?;
         name_fits(&entry.route.0)?;
         let packed = pack::pack(json);
-        let create = Create::of(&entry.route, &entry.payload, entry.party.as_ref());
+        let create = Create::of(entry);
         let (route, call) = (entry.route.clone(), entry.call.clone());
         Ok(Self { route, call, ordered: entry.ordered, packed, create })
     }

@@ -60,9 +60,8 @@
 //! What belongs to one call stands together, calls in order of their first record: appends go to
 //! the end of the store, and archiving or tracing a call is one short scan.
 //!
-//! Keys of a history day: `L` (generation:8, then the leg as deflated JSON), `N` as above,
-//! `I` call_id:8 start:8 (nothing), and
-//! `c` call gen:8 part:2: a deflated run of JSON lines ([`super::history`]).
+//! Keys of a history day ([`super::day`]): `H` gen:8 number:4, a bundle of calls; `I` newest:8 gen:8
+//! number:4, what can be found in it.
 //!
 //! Keys of a month: `h` bucket:2, the first 12 bits of a hash, 4,096 in all. A payload is runs of hashes
 //! that have the same word, each: tag:1 (1 live, 2 history; 0, forgotten, stands in generations alone),
@@ -312,7 +311,8 @@ pub(super) mod key {
     pub(in crate::journal) const BUCKET: u8 = b'h';
     pub(in crate::journal) const LEG: u8 = b'L';
     pub(in crate::journal) const NUMBER: u8 = b'N';
-    pub(in crate::journal) const CALL_ID: u8 = b'I';
+    pub(in crate::journal) const PAST: u8 = b'H';
+    pub(in crate::journal) const PAST_INDEX: u8 = b'I';
     pub(in crate::journal) const BUNDLE: u8 = b'B';
 
     /// Longest number that is indexed; longer ones are cut.
@@ -445,14 +445,13 @@ pub(super) mod key {
         out
     }
 
-    pub(in crate::journal) fn call_id(call_id: u64) -> Vec<u8> {
-        join(CALL_ID, &[&call_id.to_be_bytes()])
+    pub(in crate::journal) fn past(generation: u64, number: u32) -> Vec<u8> {
+        join(PAST, &[&generation.to_be_bytes(), &number.to_be_bytes()])
     }
 
-    pub(in crate::journal) fn call_id_of(call_id_: u64, start: Micros) -> Vec<u8> {
-        let mut out = call_id(call_id_);
-        out.extend_from_slice(&start.0.max(0).to_be_bytes());
-        out
+    /// Times before 1970 count as 1970.
+    pub(in crate::journal) fn past_index(newest: i64, generation: u64, number: u32) -> Vec<u8> {
+        join(PAST_INDEX, &[&newest.max(0).to_be_bytes(), &generation.to_be_bytes(), &number.to_be_bytes()])
     }
 }
 

@@ -109,8 +109,7 @@ impl Writer {
                 (Fate::Dropped(reason), _, found) => {
                     counters.dropped += 1;
                     if let Some(StoredEntry { entry, .. }) = found {
-                        let party = entry.party.as_ref();
-                        self.book.unlearn(&mut staged, &entry.route, &entry.payload, party);
+                        self.book.unlearn(&mut staged, &entry);
                     }
                     self.book.skip_dropped(&mut staged, route, reason, 1);
                     dropped.push((at, route));

@@ -15,7 +15,7 @@ use super::staged::Staged;
 use super::writer::Writer;
 
 /// A generation is sealed at so many payload bytes …
-const BYTES: u64 = 64 << 20;
+const BYTES: u64 = 16 << 20;
 /// … or at this age, microseconds.
 const AGE: i64 = 24 * 3600 * 1_000_000;
 /// What could not be written is not tried again sooner.

@@ -2,9 +2,9 @@
 //! their time has come, and answers questions about the past ([`super::lookup`]).
 //!
 //! A call's messages, updates, CDR rows, mergers and deliveries are JSON lines, each led by a letter
-//! (`m`, `u`, `d`, `l`, `e`), deflated in runs; a run's key names the call and the generation it came
-//! from, so copying again after a crash writes the same keys. A generation is reported as copied only when
-//! all of it is on disk.
+//! (`m`, `u`, `d`, `l`, `e`), packed with those of other calls ([`super::day`]); a bundle's key names the
+//! generation it came from, so copying again after a crash writes the same keys. A generation is reported
+//! as copied only when all of it is on disk.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -33,6 +33,8 @@ use crate::calls::CallKey;
 const TICK: Duration = Duration::from_secs(1);
 /// Ages and sizes are looked at with every so manieth reminder.
 const LOOK: u32 = 10;
+/// What is being written is looked at so often.
+const LOOK_WHILE_COPYING: Duration = Duration::from_millis(100);
 /// A rewriting's pauses, in times of its work; and the longest.
 const PAUSES: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
@@ -110,7 +112,9 @@ impl Historian {
                 return;
             }
             if let Some((number, order)) = waiting.rewrites.pop_front() {
-                let Some(result) = self.rewrite(number, &order, jobs, &mut waiting) else { return };
+                let result = self.rewrite(number, &order, jobs, &mut waiting);
+                order.set_done();
+                let Some(result) = result else { return };
                 self.tell(Command::Rewritten(number, Box::new(result)));
                 continue;
             }
@@ -220,9 +224,15 @@ impl Historian {
             }
             Task::Keys(number) => Copying::Keys(KeyCopy::new(number)),
         };
+        let mut looked = Instant::now();
         loop {
             if self.shared.is_stopping() {
                 return None;
+            }
+            // the limit holds while it grows, too
+            if looked.elapsed() >= LOOK_WHILE_COPYING {
+                looked = Instant::now();
+                self.look_around();
             }
             match jobs.try_recv() {
                 Ok(Job::Stop) => return None,

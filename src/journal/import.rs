@@ -63,7 +63,8 @@ impl Writer {
             let verdict = entry.create.as_ref().map_or(Verdict::New, |create| {
                 let key = words.next().flatten();
                 let party = create.party.and_then(|_| words.next().flatten());
-                self.judge(staged, create, key, party, *explicit)
+                let later = create.later.and_then(|_| words.next().flatten());
+                self.judge(staged, create, key, party.or(later), *explicit)
             });
             match verdict {
                 Verdict::Known => placed.done.known += 1,
@@ -93,7 +94,9 @@ impl Writer {
     ) -> Verdict {
         let needed = self.book.deletes.needed(&create.sink, create.date, create.start);
         let key = staged.known(create.key).or(key);
-        let party = create.party.and_then(|name| staged.known(name)).or(party);
+        let staged_party =
+            [create.party, create.later].into_iter().flatten().find_map(|name| staged.known(name));
+        let party = staged_party.or(party);
         let by_key = key.is_some_and(|word| word.tag != Tag::Forgotten && word.epoch >= needed);
         let by_party = party.is_some_and(|word| word.tag == Tag::Live && word.epoch >= needed);
         match (by_key || by_party, needed) {
@@ -171,5 +174,5 @@ impl Writer {
 
 /// What is asked of a create: its key, its party.
 fn asked(create: &Create) -> impl Iterator<Item = Name> + use<> {
-    [Some(create.key), create.party].into_iter().flatten()
+    [Some(create.key), create.party, create.later].into_iter().flatten()
 }

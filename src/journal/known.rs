@@ -1,10 +1,12 @@
 //! What is known of creates, so that none is sent twice: by its key (`initiated`, source, destination)
-//! and by party A, as hashes of 64 bits. Here is what a name and a word are, and how many of them lie
+//! and by party A, as hashes of 64 bits; and of webhooks about ends, by the call, or by the leg.
+//! Here is what a name and a word are, and how many of them lie
 //! in one record of a month.
 
 use jiff::civil::Date;
-use parsers::{Micros, Uniqueid};
+use parsers::Micros;
 
+use super::encode::Entry;
 use super::format::{PAYLOAD_CAP, Reader};
 use super::types::{Payload, RouteId};
 use crate::digest;
@@ -53,22 +55,48 @@ pub(super) struct Create {
     pub(super) start: Option<Micros>,
     pub(super) key: Name,
     pub(super) party: Option<Name>,
+    /// The same of a call that may be in the next month's.
+    pub(super) later: Option<Name>,
 }
 
 impl Create {
-    /// Of a create; `None` of anything else.
-    pub(super) fn of(route: &RouteId, payload: &Payload, party: Option<&Uniqueid>) -> Option<Self> {
-        let Payload::Nimbox { initiated, source, destination, .. } = payload else { return None };
+    /// Of a create, and of a webhook about a leg's end; `None` of anything else.
+    pub(super) fn of(entry: &Entry) -> Option<Self> {
+        let Entry { route, party, payload, .. } = entry;
+        let (initiated, source, destination) = match payload {
+            Payload::Nimbox { initiated, source, destination, .. } => (initiated, source, destination),
+            Payload::Webhook { event, body } => return Self::of_webhook(entry, event, body),
+        };
         let sink = route.sink();
         let month = month_of(initiated);
         let key = Name { month, hash: hash(&[&sink.0, "key", initiated, source, destination]) };
-        let party = party.map(|party| Name {
+        let party = party.as_ref().map(|party| Name {
             month: party.epoch().map_or(month, |(seconds, _)| month_of_epoch(seconds)),
             hash: hash(&[&sink.0, "party", party.as_str()]),
         });
         let tag = if route.is_history() { Tag::History } else { Tag::Live };
         let date = initiated.get(..10).and_then(|date| date.parse().ok());
-        Some(Self { sink, tag, date, start: None, key, party })
+        Some(Self { sink, tag, date, start: None, key, party, later: None })
+    }
+
+    /// Live, a webhook is known by its call: of what was told of as it happened nothing is told again
+    /// from history, whose legs are known each by its own id.
+    fn of_webhook(entry: &Entry, event: &str, body: &str) -> Option<Self> {
+        if !matches!(event, "call.missed" | "call.failed" | "call.hangup") {
+            return None;
+        }
+        let sink = entry.route.sink();
+        let month = |of: &str| month_of(value(body, of));
+        let name = |month, what: &str, id: &str| Name { month, hash: hash(&[&sink.0, what, id]) };
+        let (begun, ended) = (month("start_time"), month("event_time"));
+        let call = name(begun, "call", &entry.call.0);
+        let (tag, key, party, later) = if entry.route.is_history() {
+            let later = (ended != begun).then(|| name(ended, "call", &entry.call.0));
+            (Tag::History, name(begun, "leg", &entry.id.0), Some(call), later)
+        } else {
+            (Tag::Live, call, None, None)
+        };
+        Some(Self { sink, tag, date: None, start: None, key, party, later })
     }
 
     /// What is written down of it once it is appended. Only what was sent live is known by its party: a
@@ -125,6 +153,12 @@ impl Tag {
 /// A month as its store is called, `2026-11`.
 pub(super) fn month_name(month: u16) -> String {
     format!("{:04}-{:02}", month / 12, month % 12 + 1)
+}
+
+/// What a body of ours has for a name; "" without it.
+fn value<'a>(body: &'a str, name: &str) -> &'a str {
+    let behind = body.split_once(name).and_then(|(_, behind)| behind.strip_prefix("\":\""));
+    behind.and_then(|behind| behind.split_once('"')).map_or("", |(value, _)| value)
 }
 
 /// The month of a text that begins so; 0 where it does not.
@@ -252,9 +286,11 @@ mod tests {
 
     use std::collections::BTreeMap;
 
+    use parsers::Uniqueid;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::calls::{CallKey, UpdateId};
 
     fn name(hash: u64) -> Name {
         Name { month: 1, hash }
@@ -336,8 +372,15 @@ mod tests {
             duration,
             url: None,
         };
-        let party = Uniqueid::new("1795267167.7");
-        let of = |route: &RouteId, payload: &Payload| Create::of(route, payload, Some(&party)).unwrap();
+        let entry = |route: &RouteId, payload| Entry {
+            route: route.clone(),
+            id: UpdateId("hq.1.0".into()),
+            call: CallKey("call".into()),
+            ordered: false,
+            party: Some(Uniqueid::new("1795267167.7")),
+            payload,
+        };
+        let of = |route: &RouteId, payload: &Payload| Create::of(&entry(route, payload.clone())).unwrap();
         let one = of(&route, &payload("1001", None));
         let same = of(&route.history(), &payload("1001", Some(9)));
         assert_eq!((one.key, one.party), (same.key, same.party));

@@ -19,6 +19,8 @@ use super::writer::Writer;
 
 /// Older generations are emptied when little of them is left, microseconds.
 const STRAGGLER_AGE: i64 = 24 * 3600 * Micros::SECOND;
+/// What a delivery takes in the head, about, bytes.
+const MOVED: u64 = 2048;
 /// Dead letters given up in one group.
 const LETTERS: usize = 256;
 /// Why what waited on a route that is gone was given up.
@@ -77,13 +79,15 @@ impl Writer {
             self.space.make_ballast();
             return;
         }
+        self.space.spend_ballast();
         // what was given up already is not gone yet
         let archiving = self.book.generations.values().any(|found| found.archiving);
         if archiving || !self.removing.is_empty() || self.is_copying_settled() {
             return;
         }
         // nothing is lost by it
-        if self.rewrite_some(true) && !self.space.urgent() {
+        let rewriting = self.rewrite_some(true);
+        if rewriting && !self.space.urgent() {
             return;
         }
         if self.shared.can_prune() {
@@ -92,13 +96,21 @@ impl Writer {
             }
             return;
         }
+        if rewriting {
+            // what is emptied into the head takes more room there, for a while
+            return self.wait_for_copy();
+        }
         if let Err((number, fault)) = self.make_room() {
             self.fail(number, fault);
         }
     }
 
     fn make_room(&mut self) -> Faulty<()> {
-        if let Some(number) = self.mostly_done() {
+        let room = |writer: &Self, number: &u64| {
+            let pending = writer.book.generations.get(number).map_or(0, Generation::pending);
+            writer.space.has_room_for(pending.saturating_mul(MOVED))
+        };
+        if let Some(number) = self.mostly_done().filter(|number| room(self, number)) {
             // the head must have room for what comes
             let moved = self.forward(number, |_| Fate::Moved)?;
             tracing::warn!(generation = number, moved = moved.moved, "emptied a generation to make room");
@@ -165,8 +177,7 @@ impl Writer {
             let mut staged = Staged::default();
             for letter in &letters {
                 let reason = Class::Dead.reason();
-                let party = letter.party.as_ref();
-                self.book.unlearn(&mut staged, &letter.route, &letter.payload, party);
+                self.book.unlearn(&mut staged, &outbox::entry_of(letter));
                 match self.book.routes.number(&letter.route) {
                     Some(route) => {
                         outbox::drop_letter(&mut self.book, &mut staged, number, route, letter.key, reason);

@@ -1,18 +1,19 @@
 //! Questions about calls, live and past: the open generations first, then the days, newest first,
 //! and only those that can hold an answer.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use parsers::Micros;
 
 use super::archive::{deliveries, runs_of};
+use super::day;
 use super::encode::{StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
-use super::format::{PAYLOAD_CAP, Reader, key, kind};
+use super::format::{Reader, key, kind};
 use super::head::{leg_update, live_update};
 use super::history::{Historian, day_of};
 use super::outbox::place_in;
-use super::pack::{self, inflate};
+use super::pack;
 use super::seek::{self, Token};
 use super::types::{HistoryFilter, LegRecord, Trace, TraceDelivery, TraceMessage};
 use crate::calls::{CallKey, EventName, LegState, LegUpdate, Merger, Update, UpdateBody};
@@ -21,15 +22,12 @@ use crate::calls::{CallKey, EventName, LegState, LegUpdate, Merger, Update, Upda
 const MOST_LEGS: usize = 1000;
 /// Most calls in one trace: each costs a search.
 const MOST_MERGED: usize = 32;
-/// Largest run of trace lines, inflated.
-const RUN_CAP: u64 = 1 << 20;
-/// Largest inflated leg.
-const LEG_CAP: u64 = 4 * PAYLOAD_CAP as u64;
+/// The head's word on a leg is the last one.
+const HEAD: u64 = u64::MAX;
 
 /// Legs that match, newest first.
 pub(super) fn legs(historian: &mut Historian, filter: &HistoryFilter) -> Result<Vec<LegRecord>, Fault> {
-    let mut found =
-        Found { filter, limit: filter.limit.min(MOST_LEGS), seen: HashSet::new(), legs: Vec::new() };
+    let mut found = Found { filter, limit: filter.limit.min(MOST_LEGS), legs: HashMap::new() };
     let generations = historian.shared.pool.listed();
     if filter.live {
         if let Some((head, _)) = generations.last() {
@@ -41,7 +39,7 @@ pub(super) fn legs(historian: &mut Historian, filter: &HistoryFilter) -> Result<
     if let (Some(call_id), Some((head, _))) = (filter.call_id, generations.last()) {
         let _synced = historian.shared.synced();
         let live = live_update(&*historian.shared.pool.get(*head)?, call_id)?;
-        if live.is_some_and(|update| found.add(update)) {
+        if live.is_some_and(|update| found.add(HEAD, update)) {
             return Ok(found.sorted());
         }
     }
@@ -49,12 +47,12 @@ pub(super) fn legs(historian: &mut Historian, filter: &HistoryFilter) -> Result<
     let mut newer = i64::MAX;
     for (number, created) in generations.into_iter().rev() {
         if found.enough(Micros(newer)) {
-            return Ok(found.sorted());
+            return found.settled(historian);
         }
         let _synced = historian.shared.synced();
         // it may just have been copied into the history, or put aside
         if let Ok(store) = historian.shared.pool.get(number) {
-            found.store(&store, Kind::Generation)?;
+            found.generation(&store, number)?;
         }
         newer = created;
     }
@@ -68,18 +66,17 @@ pub(super) fn legs(historian: &mut Historian, filter: &HistoryFilter) -> Result<
             continue;
         }
         let Some(store) = historian.days.get(&day, false)? else { continue };
-        let read = match &filter.call {
-            Some(call) => call_legs(&store, call, &mut found),
-            None => found.store(&store, Kind::Day),
-        };
+        let read = found.day(&store, &day);
         if let Err(Fault::Damaged(why)) = read {
             drop(store);
             historian.days.put_aside(&day, &why)?;
         } else {
             read?;
         }
+        // what did not match is remembered because older words on it may be met
+        found.legs.retain(|(_, start), (_, leg)| leg.is_some() || start.0 < day_began);
     }
-    Ok(found.sorted())
+    found.settled(historian)
 }
 
 /// All that is known of a call, and of those that were merged with it.
@@ -105,7 +102,7 @@ fn add_call(historian: &mut Historian, call: &CallKey, trace: &mut Trace) -> Res
             continue;
         }
         if let Some(store) = historian.days.get(&day, false)? {
-            each_line(&store, call, |letter, json| add_line(trace, letter, json))?;
+            trace_day(&store, call, trace)?;
         }
     }
     for (number, _) in historian.shared.pool.listed() {
@@ -117,26 +114,25 @@ fn add_call(historian: &mut Historian, call: &CallKey, trace: &mut Trace) -> Res
     Ok(())
 }
 
-/// What a store is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Generation,
-    Day,
-}
+/// A leg: its `call_id` and when it began.
+type LegName = (u64, Micros);
 
 struct Found<'a> {
     filter: &'a HistoryFilter,
     limit: usize,
-    /// The newest word on a leg is met first.
-    seen: HashSet<(u64, Micros)>,
-    legs: Vec<LegRecord>,
+    /// The word of the newest generation on each leg that was met; `None` where it does not match.
+    legs: HashMap<LegName, (u64, Option<LegRecord>)>,
 }
 
 impl Found<'_> {
     /// Whether nothing that began before this time can be in the answer.
     fn enough(&self, before: Micros) -> bool {
-        self.legs.iter().filter(|update| began(update) >= before).count() >= self.limit
+        self.matched().filter(|update| began(update) >= before).count() >= self.limit
             || self.filter.from.is_some_and(|from| before <= from)
+    }
+
+    fn matched(&self) -> impl Iterator<Item = &LegRecord> {
+        self.legs.values().filter_map(|(_, leg)| leg.as_ref())
     }
 
     fn wants(&self, historian: &Historian, day: &str, day_began: i64) -> bool {
@@ -158,34 +154,30 @@ impl Found<'_> {
         })?;
         for call_id in ids {
             if let Some(update) = live_update(head, call_id)? {
-                self.add(update);
+                self.add(HEAD, update);
             }
         }
         Ok(())
     }
 
-    /// Legs of an outbox generation or a day, by the narrowest index.
-    fn store(&mut self, store: &Store, kind: Kind) -> Result<(), Fault> {
+    /// Legs of an outbox generation, by the narrowest index.
+    fn generation(&mut self, store: &Store, generation: u64) -> Result<(), Fault> {
         if let Some(call) = &self.filter.call {
-            return self.of_call(store, call);
+            return self.of_call(store, generation, call);
         }
         let from = self.filter.from.map_or(0, |from| from.0.max(0)).to_be_bytes();
         let to = self.filter.to.map_or(i64::MAX, |to| to.0.max(0)).to_be_bytes();
-        let prefix = match (self.filter.call_id, &self.filter.number) {
-            (Some(call_id), _) if kind == Kind::Day => key::call_id(call_id),
-            (_, Some(number)) => key::number(number),
-            (_, None) => vec![key::LEG],
-        };
+        let prefix = self.filter.number.as_ref().map_or_else(|| vec![key::LEG], |number| key::number(number));
         let mut added = 0;
         let mut failed = Ok(());
         let (first, last) = ([prefix.as_slice(), &from].concat(), [prefix.as_slice(), &to].concat());
         store.range_back(&first, &last, |key, _| {
             let Some((start, call_id)) = leg_in(key, &prefix, self.filter.call_id) else { return true };
-            if self.seen.contains(&(call_id, start)) {
+            if self.legs.contains_key(&(call_id, start)) {
                 return true;
             }
-            match load(store, kind, start, call_id) {
-                Ok(Some(update)) => added += usize::from(self.add(update)),
+            match leg_update(store, start, call_id) {
+                Ok(Some(update)) => added += usize::from(self.add(generation, update)),
                 Ok(None) => {}
                 Err(fault) => failed = Err(fault),
             }
@@ -194,33 +186,137 @@ impl Found<'_> {
         failed
     }
 
-    fn of_call(&mut self, store: &Store, call: &CallKey) -> Result<(), Fault> {
+    fn of_call(&mut self, store: &Store, generation: u64, call: &CallKey) -> Result<(), Fault> {
         let Some(number) = call_number(store, call)? else { return Ok(()) };
-        let mut updates = Vec::new();
-        store.scan_back(&key::records_of(number, kind::UPDATE), |_, payload| {
-            updates.extend(payload.ok().and_then(|payload| pack::read::<Update>(&payload)));
+        store.scan(&key::records_of(number, kind::UPDATE), |_, payload| {
+            if let Some(update) = payload.ok().and_then(|payload| pack::read::<Update>(&payload)) {
+                self.add(generation, update);
+            }
             true
+        })
+    }
+
+    /// Legs of a day, those that began last first.
+    fn day(&mut self, store: &Store, day: &str) -> Result<(), Fault> {
+        let filter = self.filter;
+        let mut wanted = Vec::new();
+        wanted.extend(filter.call.as_ref().map(Token::call));
+        wanted.extend(filter.call_id.map(Token::call_id));
+        wanted.extend(filter.number.as_ref().map(|number| Token::number(number)));
+        let mut failed = Ok(());
+        let from = filter.from.map_or(0, |from| from.0.max(0));
+        day::newest_first(store, from, &wanted, |place| {
+            // of those that began just then, a later word may follow
+            if self.enough(Micros(place.newest.saturating_add(1))) {
+                return false;
+            }
+            if filter.to.is_none_or(|to| place.oldest < to.0) {
+                failed = self.bundle(store, day, place);
+            }
+            failed.is_ok()
         })?;
-        updates.into_iter().for_each(|update| {
-            self.add(update);
-        });
+        failed?;
+        if filter.number.is_some() { self.later_words(store, day) } else { Ok(()) }
+    }
+
+    /// Of a leg that had not ended, a later word may stand where the number that was asked for does not.
+    fn later_words(&mut self, store: &Store, day: &str) -> Result<(), Fault> {
+        let open: Vec<Token> =
+            self.matched().filter(|update| !has_ended(update)).filter_map(call_id).collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let mut places = Vec::new();
+        for token in open {
+            places.extend(day::holding(store, token)?);
+        }
+        places.sort_unstable();
+        places.dedup();
+        places.into_iter().try_for_each(|place| self.bundle(store, day, place))
+    }
+
+    /// The answer, once newer generations were asked about legs that had not ended: there the number
+    /// that was asked for may not stand any more.
+    fn settled(mut self, historian: &Historian) -> Result<Vec<LegRecord>, Fault> {
+        let open = |(name, (generation, leg)): (&LegName, &(u64, Option<LegRecord>))| {
+            leg.as_ref().filter(|leg| !has_ended(leg)).map(|_| (*name, *generation))
+        };
+        let open: Vec<(LegName, u64)> = self.legs.iter().filter_map(open).collect();
+        if self.filter.number.is_none() || open.is_empty() {
+            return Ok(self.sorted());
+        }
+        for (number, _) in historian.shared.pool.listed().into_iter().rev() {
+            if open.iter().all(|(_, generation)| *generation >= number) {
+                break;
+            }
+            let _synced = historian.shared.synced();
+            let Ok(store) = historian.shared.pool.get(number) else { continue };
+            for ((call_id, start), _) in open.iter().filter(|(_, generation)| *generation < number) {
+                if let Some(update) = leg_update(&store, *start, *call_id)? {
+                    self.add(number, update);
+                }
+            }
+        }
+        Ok(self.sorted())
+    }
+
+    /// What a bundle says of legs that began on its day: those of another day stand there as well.
+    fn bundle(&mut self, store: &Store, day: &str, place: day::Place) -> Result<(), Fault> {
+        // a damaged bundle costs itself
+        let Some(bundle) = place.load(store)? else { return Ok(()) };
+        for (key, payload) in bundle.iter() {
+            if key.first() == Some(&key::LEG) {
+                self.add_json(place.generation, day, payload);
+            } else {
+                day::lines(payload, |letter, json| {
+                    if letter == b'u' {
+                        self.add_json(place.generation, day, json);
+                    }
+                });
+            }
+        }
         Ok(())
     }
 
-    /// Takes a leg in unless a newer word on it is known, or it does not match.
-    fn add(&mut self, update: Update) -> bool {
-        let UpdateBody::Leg(leg) = &update.body else { return false };
-        if !self.seen.insert((leg.call_id, leg.start)) || !matches(self.filter, &update, leg) {
-            return false;
+    fn add_json(&mut self, generation: u64, day: &str, json: &[u8]) {
+        let update = serde_json::from_slice::<Update>(json).ok();
+        if let Some(update) = update.filter(|update| day_of(began(update)) == day) {
+            self.add(generation, update);
         }
-        self.legs.push(update);
-        true
     }
 
-    fn sorted(mut self) -> Vec<LegRecord> {
-        self.legs.sort_by_key(|update| std::cmp::Reverse(began(update)));
-        self.legs.truncate(self.limit);
-        self.legs
+    /// Takes a leg in unless a newer word on it is known. Answers whether it matches.
+    fn add(&mut self, generation: u64, update: Update) -> bool {
+        let UpdateBody::Leg(leg) = &update.body else { return false };
+        let name = (leg.call_id, leg.start);
+        if self.legs.get(&name).is_some_and(|(known, _)| *known > generation) {
+            return false;
+        }
+        let matched = matches(self.filter, &update, leg).then_some(update);
+        let found = matched.is_some();
+        self.legs.insert(name, (generation, matched));
+        found
+    }
+
+    fn sorted(self) -> Vec<LegRecord> {
+        let mut legs: Vec<LegRecord> = self.legs.into_values().filter_map(|(_, leg)| leg).collect();
+        legs.sort_by_key(|update| std::cmp::Reverse(began(update)));
+        legs.truncate(self.limit);
+        legs
+    }
+}
+
+fn has_ended(update: &Update) -> bool {
+    match &update.body {
+        UpdateBody::Leg(leg) => matches!(leg.state, LegState::Hangup | LegState::Failed),
+        UpdateBody::Sms(_) => true,
+    }
+}
+
+fn call_id(update: &Update) -> Option<Token> {
+    match &update.body {
+        UpdateBody::Leg(leg) => Some(Token::call_id(leg.call_id)),
+        UpdateBody::Sms(_) => None,
     }
 }
 
@@ -251,50 +347,19 @@ fn call_number(store: &Store, call: &CallKey) -> Result<Option<u64>, Fault> {
 fn leg_in(key: &[u8], prefix: &[u8], wanted: Option<u64>) -> Option<(Micros, u64)> {
     let mut rest = Reader(key.get(prefix.len()..)?);
     let start = Micros(rest.i64()?);
-    let call_id = if key[0] == key::CALL_ID { Reader(&key[1..]).u64()? } else { rest.u64()? };
+    let call_id = rest.u64()?;
     wanted.is_none_or(|wanted| wanted == call_id).then_some((start, call_id))
 }
 
-fn load(store: &Store, kind: Kind, start: Micros, call_id: u64) -> Result<Option<Update>, Fault> {
-    if kind == Kind::Generation {
-        return leg_update(store, start, call_id);
-    }
-    let Some(Ok(payload)) = store.get(&key::leg(start, call_id))? else { return Ok(None) };
-    let json = payload.get(8..).and_then(|bytes| inflate(bytes, LEG_CAP));
-    Ok(json.and_then(|json| serde_json::from_slice(&json).ok()))
-}
-
-/// The legs of a call in a day's runs.
-fn call_legs(store: &Store, call: &CallKey, found: &mut Found<'_>) -> Result<(), Fault> {
-    let mut updates = Vec::new();
-    each_line(store, call, |letter, json| {
-        if letter == b'u' {
-            updates.extend(serde_json::from_slice::<Update>(json).ok());
+fn trace_day(store: &Store, call: &CallKey, trace: &mut Trace) -> Result<(), Fault> {
+    let runs = runs_of(call);
+    for place in day::holding(store, Token::call(call))? {
+        let Some(bundle) = place.load(store)? else { continue };
+        for (_, run) in bundle.iter().filter(|(key, _)| key.starts_with(&runs)) {
+            day::lines(run, |letter, json| add_line(trace, letter, json));
         }
-    })?;
-    updates.into_iter().rev().for_each(|update| {
-        found.add(update);
-    });
+    }
     Ok(())
-}
-
-fn each_line(store: &Store, call: &CallKey, mut visit: impl FnMut(u8, &[u8])) -> Result<(), Fault> {
-    store.scan(&runs_of(call), |_, payload| {
-        if let Ok(run) = payload {
-            run_lines(&run, &mut visit);
-        }
-        true
-    })
-}
-
-/// The lines of a run, each as its letter and its JSON.
-pub(super) fn run_lines(run: &[u8], mut visit: impl FnMut(u8, &[u8])) {
-    let lines = inflate(run, RUN_CAP).unwrap_or_default();
-    for line in lines.split(|byte| *byte == b'\n') {
-        if let Some((letter, json)) = line.split_first() {
-            visit(*letter, json);
-        }
-    }
 }
 
 fn add_line(trace: &mut Trace, letter: u8, json: &[u8]) {

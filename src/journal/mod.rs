@@ -7,7 +7,7 @@
 //!              v                                    v
 //!            writer --(settled generation)------> history
 //!     stages in book, outbox                      archive, lookup, seek
-//!     hands out (due) from schedule
+//!     hands out (due) from schedule             into days (day)
 //!              |                                    |
 //!              '-------> pool, engine (sled) <------'
 //! ```
@@ -19,6 +19,7 @@ mod book;
 mod bundle;
 mod command;
 mod compact;
+mod day;
 mod deletes;
 mod due;
 mod encode;

@@ -11,16 +11,18 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::book::DROPPED;
+use super::bundle::Bundle;
+use super::day;
 use super::encode::{StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{self, Next, Pending, Reader, key, kind};
 use super::head;
 use super::known::Bucket;
-use super::lookup::run_lines;
 use super::open::try_lock;
 use super::outbox::place_in;
 use super::pack;
 use super::pool::generation_of;
+use super::rewrite;
 use super::salvage::{self, Plan};
 use super::space::disk_use;
 use super::types::{Counters, DeadLetter, DeliveryKey, JournalError, JournalStatus, RouteStatus, Settlement};
@@ -134,10 +136,18 @@ impl Offline {
         for (room, kind) in rooms {
             let room = self.directory.join(room);
             let Ok(entries) = fs::read_dir(&room) else { continue };
-            for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                let path = entry.path();
-                if kind != PartKind::Generation || generation_of(&name).is_some() {
+            let names: Vec<String> = entries
+                .flatten()
+                .filter(|entry| entry.path().is_dir())
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect();
+            for name in names {
+                let path = room.join(&name);
+                let name = match kind {
+                    PartKind::Generation => rewrite::stands_for(&room, &name).map(str::to_owned),
+                    PartKind::Day | PartKind::Month | PartKind::Quarantined => Some(name),
+                };
+                if let Some(name) = name {
                     parts.push(Part { kind, name, bytes: disk_use(&path), path });
                 }
             }
@@ -536,32 +546,41 @@ fn examine_month(store: &Store, findings: &mut Findings) -> Result<(), Fault> {
 }
 
 fn examine_day(store: &Store, findings: &mut Findings) -> Result<(), Fault> {
-    let mut legs = HashSet::new();
-    let mut named = Vec::new();
+    let mut there = HashSet::new();
+    let mut named = HashSet::new();
     store.range(&[0], &[0xFF], |key, payload| {
         let Some(payload) = findings.take(key, payload) else { return true };
-        let tail = |from: usize| key.get(from..).map(<[u8]>::to_vec);
         match key[0] {
-            key::LEG => legs.extend(tail(1)),
-            key::NUMBER => named.extend(tail(key.len().saturating_sub(16))),
-            key::CALL => {
-                let mut lines = 0;
-                run_lines(&payload, |_, json| {
-                    lines += u64::from(serde_json::from_slice::<Value>(json).is_ok())
-                });
-                if lines == 0 {
-                    findings.fault(|| "a run of a call cannot be read".to_owned());
+            key::PAST => {
+                there.extend(day::place_of(key));
+                if !Bundle::read(&payload).is_some_and(|bundle| is_readable(&bundle)) {
+                    findings.fault(|| "a bundle of calls cannot be read".to_owned());
                 }
             }
+            key::PAST_INDEX => named.extend(day::place_of(key)),
             _ => {}
         }
         true
     })?;
-    let lost = named.iter().filter(|name| !legs.contains(*name)).count();
+    let (lost, hidden) = (named.difference(&there).count(), there.difference(&named).count());
     if lost > 0 {
-        findings.fault(|| format!("{lost} numbers lead to legs that are not there"));
+        findings.fault(|| format!("{lost} bundles of calls are not there"));
+    }
+    if hidden > 0 {
+        findings.fault(|| format!("{hidden} bundles of calls are not found by searches"));
     }
     Ok(())
+}
+
+fn is_readable(bundle: &Bundle) -> bool {
+    let is_json = |json: &[u8]| serde_json::from_slice::<Value>(json).is_ok();
+    bundle.iter().all(|(key, payload)| {
+        let mut sound = key.first() == Some(&key::CALL) || is_json(payload);
+        if key.first() == Some(&key::CALL) {
+            day::lines(payload, |_, json| sound &= is_json(json));
+        }
+        sound
+    })
 }
 
 /// Takes kind, call and value; answers whether to go on.
@@ -620,11 +639,13 @@ fn delivery(store: &Store, call: u64, key: &[u8], payload: &[u8]) -> Result<Opti
 }
 
 fn export_day(store: &Store, emit: Emit<'_>) -> Result<(), Fault> {
-    store.scan(&[key::CALL], |key, payload| {
-        let call = super::replay::call_of_run(key).unwrap_or_else(|| crate::calls::CallKey("".into()));
+    store.scan(&[key::PAST], |_, payload| {
+        let bundle = payload.ok().and_then(|payload| Bundle::read(&payload));
         let mut more = true;
-        if let Ok(run) = payload {
-            run_lines(&run, |letter, json| {
+        for (key, run) in bundle.iter().flat_map(Bundle::iter) {
+            // a leg alone stands with its call on another day
+            let Some(call) = super::replay::call_of_run(key) else { continue };
+            day::lines(run, |letter, json| {
                 let kind = match letter {
                     b'm' => "message",
                     b'u' => "update",

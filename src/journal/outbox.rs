@@ -201,17 +201,21 @@ pub(super) fn append_again(
     letter: &DeadLetter,
     now: Micros,
 ) -> Result<u16, Fault> {
-    let prepared = PreparedEntry::new(&Entry {
+    let prepared = PreparedEntry::new(&entry_of(letter)).map_err(|error| Fault::Io(error.to_string()))?;
+    book.append_entries(staged, head, std::slice::from_ref(&prepared), now.0)?;
+    book.route(staged, &letter.route)
+}
+
+/// As it was appended.
+pub(super) fn entry_of(letter: &DeadLetter) -> Entry {
+    Entry {
         route: letter.route.clone(),
         id: letter.id.clone(),
         call: letter.call.clone(),
         ordered: letter.ordered,
         party: letter.party.clone(),
         payload: letter.payload.clone(),
-    })
-    .map_err(|error| Fault::Io(error.to_string()))?;
-    book.append_entries(staged, head, std::slice::from_ref(&prepared), now.0)?;
-    book.route(staged, &letter.route)
+    }
 }
 
 /// Where a `p`, `t` or `R` key says that its delivery stands: its last 16 bytes.

@@ -9,12 +9,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use parsers::Micros;
 
+use super::bundle::Bundle;
 use super::command::Command;
+use super::day;
 use super::encode::{Entry, PreparedEntry, StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{Reader, key, kind};
 use super::history::{Historian, Job, day_of};
-use super::lookup::run_lines;
 use super::outbox::place_in;
 use super::store::Journal;
 use super::types::{
@@ -24,6 +25,8 @@ use crate::calls::{CallKey, UpdateId};
 
 /// Deliveries in one page, about.
 const PAGE: usize = 128;
+/// Bundles of the past read for one page.
+const BUNDLES: usize = 32;
 /// Records read for one page: commits and questions wait meanwhile.
 const READ_AT_ONCE: usize = 1024;
 /// Deliveries remembered so that each goes out once in a replay; beyond it some may go twice.
@@ -178,7 +181,7 @@ fn read_days(
     Ok(())
 }
 
-/// Reads a day's runs behind a key; answers the last key read, where there is more.
+/// Reads a day's bundles behind a key; answers the last key read, where there is more.
 fn read_day(
     store: &Store,
     what: &Selection,
@@ -187,11 +190,14 @@ fn read_day(
 ) -> Result<Option<Vec<u8>>, Fault> {
     let mut read = 0;
     let mut more = None;
-    let from = if after.is_empty() { vec![key::CALL] } else { key::behind(after) };
-    store.range(&from, &[key::CALL + 1], |key, payload| {
+    let from = if after.is_empty() { vec![key::PAST] } else { key::behind(after) };
+    store.range(&from, &[key::PAST + 1], |key, payload| {
         read += 1;
-        if let (Some(call), Ok(payload)) = (call_of_run(key), payload) {
-            run_lines(&payload, |letter, json| {
+        // a damaged bundle costs itself
+        let bundle = payload.ok().and_then(|payload| Bundle::read(&payload));
+        for (key, run) in bundle.iter().flat_map(Bundle::iter) {
+            let Some(call) = call_of_run(key) else { continue };
+            day::lines(run, |letter, json| {
                 if letter == b'e'
                     && let Ok(made) = serde_json::from_slice::<TraceDelivery>(json)
                     && what.matches(&made.route, &made.id, made.accepted)
@@ -202,8 +208,7 @@ fn read_day(
                 }
             });
         }
-        // a run is inflated: dearer than a record
-        if page.entries.len() >= PAGE || read >= READ_AT_ONCE / 4 {
+        if page.entries.len() >= PAGE || read >= BUNDLES {
             more = Some(key.to_vec());
         }
         more.is_none()
@@ -275,6 +280,7 @@ fn is_settled(outcome: &[u8]) -> bool {
 
 /// The call of a run's key: `c`, the call, 0, and ten bytes.
 pub(super) fn call_of_run(key: &[u8]) -> Option<CallKey> {
+    key.first().filter(|letter| **letter == key::CALL)?;
     let call = key.get(1..key.len().checked_sub(11)?)?;
     Some(CallKey(std::str::from_utf8(call).ok()?.into()))
 }

@@ -36,6 +36,11 @@ const OLD: &str = ".old";
 const NEWER: usize = 2;
 /// One with less than this share of its records waiting is not worth it.
 const SHARE: u64 = 100;
+/// A copy takes less than this share of the generation; it is not begun where that is not there.
+const COPY: u64 = 4;
+/// How long commits wait at most for a copy that makes room, and how often it is looked at.
+const WAIT: Duration = Duration::from_secs(1);
+const GLANCE: Duration = Duration::from_millis(5);
 /// Records that may change while a generation is copied; with more it is being emptied.
 const MOST_TOUCHED: usize = 4096;
 /// After it was left as it is, for whatever reason.
@@ -56,6 +61,8 @@ pub(super) struct Order {
     cancelled: AtomicBool,
     /// No pauses: room is needed.
     hurry: AtomicBool,
+    /// All is copied, or cannot be.
+    done: AtomicBool,
     /// What the generation knows of creates is in the months: no need to take it along.
     keys: bool,
 }
@@ -67,6 +74,10 @@ impl Order {
 
     pub(super) const fn keys(&self) -> bool {
         self.keys
+    }
+
+    pub(super) fn set_done(&self) {
+        self.done.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn is_hurried(&self) -> bool {
@@ -123,12 +134,25 @@ impl Writer {
         else {
             return false;
         };
+        let size = super::space::disk_use(&self.shared.pool.path(generation));
+        if !self.space.has_room_for(size / COPY) {
+            return false;
+        }
         let keys = self.book.generations.get(&generation).is_some_and(|found| found.keys);
         let order = Arc::new(Order { keys, ..Order::default() });
         order.hurry.store(hurry, Ordering::Relaxed);
         self.rewriting = Some(Rewriting { generation, touched: BTreeSet::new(), order: Arc::clone(&order) });
         let _ = self.history.send(Job::Rewrite(generation, order));
         true
+    }
+
+    /// So near the limit, what comes waits for the copy that makes room for it.
+    pub(super) fn wait_for_copy(&self) {
+        let Some(rewriting) = &self.rewriting else { return };
+        let until = Instant::now() + WAIT;
+        while !rewriting.order.done.load(Ordering::Relaxed) && Instant::now() < until {
+            std::thread::sleep(GLANCE);
+        }
     }
 
     /// What is being copied is not wanted any more.
@@ -236,6 +260,13 @@ pub(super) fn tidy(outbox: &Path) -> Result<(), Fault> {
         }
     }
     if changed { sync_directory(outbox) } else { Ok(()) }
+}
+
+/// The generation that a directory stands for: also one that was replaced, as long as the other does not
+/// have its name.
+pub(super) fn stands_for<'a>(outbox: &Path, name: &'a str) -> Option<&'a str> {
+    let replaced = name.strip_suffix(OLD).filter(|name| !outbox.join(name).exists());
+    Some(replaced.unwrap_or(name)).filter(|name| generation_of(name).is_some())
 }
 
 /// How far the copying of a generation has come.

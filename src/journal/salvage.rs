@@ -172,18 +172,15 @@ fn is_day(name: &str) -> bool {
     name.as_bytes().get(10) == Some(&b'-')
 }
 
-/// A leg's later word stands; everything else is never changed.
+/// What stands there is never changed.
 fn put_back(store: &Store, key: &[u8], payload: &[u8]) -> Result<bool, Fault> {
-    let known = store.get(key)?.and_then(Result::ok);
-    let generation = |payload: &[u8]| format::Reader(payload).u64();
-    let newer = |known: &Vec<u8>| key.first() == Some(&key::LEG) && generation(known) < generation(payload);
-    if known.as_ref().is_some_and(|known| !newer(known)) {
+    if store.get(key)?.is_some_and(|known| known.is_ok()) {
         return Ok(false);
     }
     let mut batch = sled::Batch::default();
     batch.insert(key, format::seal(key, payload));
     store.apply(batch)?;
-    Ok(known.is_none())
+    Ok(true)
 }
 
 /// Generations in quarantine that nobody looked into yet, oldest first.

@@ -108,6 +108,12 @@ impl Space {
         self.used > self.max / 16 * 13
     }
 
+    /// Whether so many bytes may be written for a while to have more room afterwards.
+    pub(super) fn has_room_for(&self, bytes: u64) -> bool {
+        let used = self.used.saturating_add(self.growth()).saturating_add(bytes);
+        used <= self.max - self.max / 64 && self.available > self.reserve().saturating_add(bytes)
+    }
+
     pub(super) fn is_half_full(&self) -> bool {
         self.used > self.max / 2
     }
@@ -136,9 +142,20 @@ impl Space {
 
     /// Gives the ballast up: the disk refused.
     pub(super) fn release_ballast(&mut self) {
+        self.remove_ballast("the disk is full: the journal's ballast was released");
+    }
+
+    /// Near the limit, making room takes room first: what is moved stands in two places for a moment.
+    pub(super) fn spend_ballast(&mut self) {
+        if self.ballast && self.used > self.max / 16 * 15 {
+            self.remove_ballast("the journal is near its limit: its ballast gives room to tidy up");
+        }
+    }
+
+    fn remove_ballast(&mut self, why: &str) {
         self.ballast = false;
         match fs::remove_file(ballast_path(&self.directory)) {
-            Ok(()) => tracing::warn!("the disk is full: the journal's ballast was released"),
+            Ok(()) => tracing::warn!("{why}"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::error!(%error, "the journal's ballast cannot be removed"),
         }

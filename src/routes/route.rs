@@ -7,7 +7,7 @@ use super::creates::Creates;
 use super::retry::Policy;
 use super::worker::WorkerSetup;
 use crate::calls::{CdrGroup, Update};
-use crate::cdr::fold;
+use crate::cdr::{ends, fold};
 use crate::config::{self, Config, Pbx};
 use crate::journal::{Journal, JournalError, Outgoing, Payload, RouteId};
 use crate::sinks::{NimboxSink, Sink, WebhookSink, render};
@@ -25,7 +25,12 @@ pub struct Route {
     pub id: RouteId,
     pbx: Arc<Pbx>,
     kind: RouteKind,
+    /// `[calls] report_unreached`.
+    unreached: bool,
 }
+
+/// The ends of a leg; history has no other webhooks.
+const ENDS: [&str; 4] = ["call.state", "call.missed", "call.failed", "call.hangup"];
 
 enum RouteKind {
     Nimbox(Box<(config::Nimbox, Creates)>),
@@ -47,24 +52,38 @@ impl Routes {
             .map(|w| (&w.name, RouteKind::Webhook(Box::new(w.clone()))));
         let routes = nimbox
             .chain(webhooks)
-            .map(|(name, kind)| Route { id: RouteId(name.as_str().into()), pbx: Arc::clone(&pbx), kind })
+            .map(|(name, kind)| Route {
+                id: RouteId(name.as_str().into()),
+                pbx: Arc::clone(&pbx),
+                kind,
+                unreached: config.calls.report_unreached,
+            })
             .collect();
         Self { routes }
     }
 
-    /// The NiMbox routes of a configuration, or one of them, which history goes to.
+    /// The NiMbox routes of a configuration, or the one route that is named, which history goes to.
     ///
     /// # Errors
     /// What is wrong and what to do, where there is none.
     pub fn history(config: &Config, route: Option<&str>) -> Result<Self, (String, String)> {
-        let mut routes = Self::new(config).only_nimbox();
-        routes.routes.retain(|known| route.is_none_or(|route| *known.id.0 == *route));
+        let mut routes = Self::new(config);
+        routes.routes.retain(|known| match route {
+            Some(route) => *known.id.0 == *route,
+            None => known.kind() == "nimbox",
+        });
+        if let Some(known) = routes.routes.iter().find(|known| !known.tells_ends()) {
+            let what =
+                format!("{:?} wants no end of a call, and of the past nothing else is known", known.id.0);
+            return Err((what, format!("add one of {} to its events", ENDS.join(", "))));
+        }
         if !routes.routes.is_empty() {
             return Ok(routes);
         }
-        let names: Vec<_> = config.nimbox.iter().map(|sink| sink.name.as_str()).collect();
+        let webhooks = config.webhooks.iter().map(|sink| sink.name.as_str()).filter(|_| route.is_some());
+        let names: Vec<_> = config.nimbox.iter().map(|sink| sink.name.as_str()).chain(webhooks).collect();
         let what = match route {
-            Some(route) => format!("no NiMbox sink {route:?} is configured and enabled"),
+            Some(route) => format!("no sink {route:?} is configured and enabled"),
             None => "no NiMbox sink is configured and enabled, so history goes nowhere".to_owned(),
         };
         let remedy = if names.is_empty() {
@@ -117,6 +136,24 @@ impl Routes {
             }));
             let dropped = folded.dropped.iter().map(|(_, why)| why.text());
             skipped.extend(dropped.chain(made.skipped).map(|why| (route.id.clone(), why.to_owned())));
+        }
+        (outgoing, skipped)
+    }
+
+    /// What a past call comes to: creates for NiMbox, and for a webhook the end of each user's part.
+    pub fn past(&self, group: &CdrGroup) -> (Vec<Outgoing>, Vec<(RouteId, String)>) {
+        let (mut outgoing, mut skipped) = self.creates(group);
+        for route in self.routes.iter().filter(|route| route.kind() == "webhook") {
+            let updates = ends(group, &route.pbx, route.unreached);
+            if updates.is_empty() {
+                skipped.push((route.id.clone(), "call without a part of a user".to_owned()));
+            }
+            for update in updates {
+                match route.select(&update) {
+                    Some(end) => outgoing.push(end),
+                    None => skipped.push((route.id.clone(), "end that the webhook does not want".to_owned())),
+                }
+            }
         }
         (outgoing, skipped)
     }
@@ -177,6 +214,13 @@ impl Route {
         match &self.kind {
             RouteKind::Webhook(webhook) if webhook.verify => Some(&webhook.delivery.url),
             RouteKind::Webhook(_) | RouteKind::Nimbox(_) => None,
+        }
+    }
+
+    fn tells_ends(&self) -> bool {
+        match &self.kind {
+            RouteKind::Webhook(webhook) => webhook.events.iter().any(|event| ENDS.contains(&event.as_str())),
+            RouteKind::Nimbox(_) => true,
         }
     }
 

@@ -20,9 +20,13 @@ use tokio::time::sleep;
 use crate::agent::Agent;
 use crate::cli::{json_lines, text};
 use crate::history_stores::{
-    Create, FIRST, Row, SOME, caracas, csv_line, inserts, master_csv, schema, traffic, traffic_since,
+    Create, FIRST, Row, SOME, Server, caracas, csv_line, inserts, mariadb, master_csv, mysql, pg, postgres,
+    schema, traffic, traffic_since,
 };
 use crate::replay::fixture;
+
+/// A database takes longer to fill than a file.
+const DATABASE_ROWS: usize = 2_000;
 
 /// Of the agent beside a PBX, at any time.
 const MOST_MEMORY: u64 = 64 << 20;
@@ -30,8 +34,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many rows a long test has.
 fn rows() -> usize {
+    asked_rows().unwrap_or(5_000)
+}
+
+fn asked_rows() -> Option<usize> {
     let asked = std::env::var("CALLPOST_HISTORY_ROWS").ok();
-    asked.map_or(5_000, |rows| rows.parse().expect("CALLPOST_HISTORY_ROWS is a number"))
+    asked.map(|rows| rows.parse().expect("CALLPOST_HISTORY_ROWS is a number"))
 }
 
 /// An agent's place, a NiMbox, a store.
@@ -240,6 +248,197 @@ async fn a_backfill_of_rotated_csv_files_killed_five_times_sends_every_call_once
     let (rows, expected) = traffic(rows());
     let path = master_csv(site.home.path(), &rows);
     killed_five_times(&site, &format!("csv://{}", path.display()), &expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backfill_of_mariadb_killed_five_times_sends_every_call_once() {
+    let Some(server) = mariadb() else { return };
+    let site = Site::new().await;
+    let (rows, expected) = traffic(asked_rows().unwrap_or(DATABASE_ROWS));
+    let mut admin = mysql(&server, "").await;
+    sqlx::raw_sql("CREATE DATABASE asteriskcdrdb").execute(&mut admin).await.unwrap();
+    let mut admin = mysql(&server, "asteriskcdrdb").await;
+    let user = "CREATE USER 'reader'@'localhost' IDENTIFIED BY 'p'; \
+                GRANT SELECT ON asteriskcdrdb.* TO 'reader'@'localhost'";
+    let begin = [schema("freepbx.sql"), user.to_owned()];
+    let columns = [&SOME[..], &["uniqueid", "did", "linkedid", "sequence"]].concat();
+    for sql in begin.into_iter().chain(inserts(&rows, &caracas(), &columns)) {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await.unwrap();
+    }
+    drop(rows);
+    let log = "SET GLOBAL log_output = 'TABLE', slow_query_log = 1, long_query_time = 0";
+    sqlx::raw_sql(log).execute(&mut admin).await.unwrap();
+    let source = format!("mysql://reader:p@localhost/asteriskcdrdb?socket={}", server.socket.display());
+    killed_five_times(&site, &source, &expected).await;
+    let sql = "SELECT COUNT(*), CAST(MAX(TIME_TO_SEC(query_time)) AS DOUBLE), CAST(MAX(rows_examined) AS SIGNED) \
+               FROM mysql.slow_log WHERE user_host LIKE 'reader[%' AND sql_text LIKE '%FROM `cdr` WHERE%'";
+    let (queries, longest, examined): (i64, f64, i64) =
+        sqlx::query_as(sql).fetch_one(&mut admin).await.unwrap();
+    println!(
+        "MariaDB: {queries} pages, the longest {:.1} ms, at most {examined} rows examined",
+        longest * 1e3
+    );
+    // of a small table a slice is so much that the server may rather read all of it
+    assert!(queries > 0 && (examined <= 501 || expected.len() < 20_000), "{queries} {examined}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backfill_of_postgresql_killed_five_times_sends_every_call_once() {
+    let Some(server) = postgres() else { return };
+    let site = Site::new().await;
+    let (rows, expected) = traffic(asked_rows().unwrap_or(DATABASE_ROWS));
+    let mut admin = pg(&server).await;
+    let columns = [&SOME[..], &["uniqueid", "linkedid", "did"]].concat();
+    let user = "CREATE ROLE reader LOGIN; GRANT SELECT ON cdr TO reader; ANALYZE cdr".to_owned();
+    let begin = std::iter::once(schema("cdr_pgsql.sql"));
+    let inserts = inserts(&rows, &caracas(), &columns);
+    for sql in begin.chain(inserts).chain([user]) {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await.unwrap();
+    }
+    drop(rows);
+    let host = server.socket.display();
+    let source = format!("postgres://reader@localhost/postgres?host={host}");
+    killed_five_times(&site, &source, &expected).await;
+    let (queries, longest) = logged(&server);
+    let sql = "SELECT idx_tup_fetch::float8 / greatest(idx_scan, 1), seq_tup_read \
+               FROM pg_stat_user_tables WHERE relname = 'cdr'";
+    let (fetched, scanned): (f64, i64) = sqlx::query_as(sql).fetch_one(&mut admin).await.unwrap();
+    println!(
+        "PostgreSQL: {queries} pages, the longest {longest:.1} ms, {fetched:.0} rows fetched by the index a page, \
+         {scanned} without it"
+    );
+    assert!(queries > 0 && fetched <= 501.0, "{queries} {fetched}");
+}
+
+/// Pages that PostgreSQL's log has, and what the longest took, ms.
+fn logged(server: &Server) -> (usize, f64) {
+    let log = fs::read(server.directory.path().join("data/log/p.log")).unwrap();
+    let log = text(&log);
+    let pages = log.lines().filter(|line| line.contains("FROM \"cdr\" WHERE") && line.contains("duration: "));
+    let times = pages.map(|line| {
+        let time = line.split_once("duration: ").unwrap().1;
+        time.split_once(" ms").unwrap().0.parse::<f64>().unwrap()
+    });
+    times.fold((0, 0.0), |(count, longest), time| (count + 1, time.max(longest)))
+}
+
+/// A webhook beside NiMbox, to the same receiver.
+fn with_webhook(site: &Site, config: &str, events: &str) -> String {
+    format!(
+        "{config}[[webhook]]\nname = 'desk'\nurl = 'http://{}/hook'\nallow_http = true\nevents = {events}\n",
+        site.receiver.address()
+    )
+}
+
+/// Bodies of the webhooks that came, by id.
+fn webhooks(site: &Site) -> BTreeMap<String, Value> {
+    let received = site.receiver.received().into_iter();
+    let bodies = received.filter_map(|received| match &received.request {
+        Request::Webhook { event, id, body, .. } if event != "test" => Some((id.clone(), body.clone())),
+        Request::Webhook { .. } | Request::Create { .. } | Request::Delete { .. } | Request::Other { .. } => {
+            None
+        }
+    });
+    bodies.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_that_is_named_hears_once_how_each_part_of_a_past_call_ended() {
+    const TO_DESK: &[&str] =
+        &["backfill", "--json", "--from", "2025-12-01", "--to", "2028-01-01", "--route", "desk"];
+    let site = Site::new().await;
+    let pbx = Pbx::start("right").await.unwrap();
+    let (rows, _) = traffic(300);
+    let path = site.path("master.db");
+    let source = sqlite_store(&path, &rows).await;
+    let config = with_webhook(
+        &site,
+        &site.beside(&pbx, &source, "reconcile = 'off'\nfull_at = 'off'\n"),
+        "['call.state']",
+    );
+    let mut agent = Agent::start(site.home.path(), &config);
+    // what is told of a call as it happens is not told again from its rows
+    let stream = String::from_utf8(fixture("22", "s01_in_answered_caller_hangs")).unwrap();
+    pbx.emit(&stream);
+    agent
+        .until("told", |status| {
+            status
+                .journal
+                .routes
+                .iter()
+                .any(|route| &*route.route.0 == "desk" && route.counters.delivered >= 4)
+        })
+        .await;
+    let live = webhooks(&site);
+    let mut admin = sqlite(&path).await;
+    execute(&mut admin, row_of(&stream)).await;
+    drop(admin);
+
+    let (code, shown, stderr) = site.run(&[TO_DESK, &["--dry-run"]].concat()).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let dry: BTreeMap<String, Value> = json_lines(shown.as_bytes())
+        .into_iter()
+        .filter(|line| line["kind"] == "webhook")
+        .map(|line| (line["body"]["id"].as_str().unwrap().to_owned(), line["body"].clone()))
+        .collect();
+    assert_eq!(dry.len(), rows.len() + 1, "here every row is a phone's part, and one was live");
+    assert_eq!(webhooks(&site).len(), live.len(), "nothing was sent");
+
+    let (code, shown, stderr) = site.run(TO_DESK).await;
+    assert_eq!(code, Some(0), "{shown}{stderr}");
+    let summary = json_lines(shown.as_bytes()).pop().unwrap();
+    assert_eq!((&summary["delivered"], &summary["known"]), (&rows.len().into(), &1.into()), "{summary}");
+    let mut sent = webhooks(&site);
+    sent.retain(|id, _| !live.contains_key(id));
+    assert_eq!(sent.len(), rows.len());
+    assert!(sent.iter().all(|(id, body)| dry[id] == *body), "what --dry-run shows is what is sent");
+    let mut events: BTreeMap<&str, usize> = BTreeMap::new();
+    for body in sent.values() {
+        *events.entry(body["event_name"].as_str().unwrap()).or_default() += 1;
+    }
+    let missed =
+        rows.chunk_by(|a, b| a.uniqueid == b.uniqueid).filter(|call| call.iter().all(|row| !row.answered));
+    let missed = missed.count();
+    assert_eq!(events, BTreeMap::from([("call.hangup", rows.len() - missed), ("call.missed", missed)]));
+    let elsewhere = sent.values().filter(|body| body["t_cause"] == "Answered elsewhere").count();
+    assert!(elsewhere > 0 && site.receiver.counts().conflicts == 0);
+
+    // a run that was killed, and one more
+    let (more, _) = traffic_since(FIRST + 50 * 86_400, 1_000);
+    add(&path, &more).await;
+    let command = site.command(TO_DESK).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let before = rows.len() + live.len();
+    until("a part of it", || site.receiver.counts().webhooks as usize > before + more.len() / 3).await;
+    agent.kill().await;
+    let _ = command.wait_with_output().await.unwrap();
+    let mut agent = Agent::start(site.home.path(), &config);
+    agent.until("running", |_| true).await;
+    let (code, shown, stderr) = site.run(TO_DESK).await;
+    assert_eq!(code, Some(0), "{shown}{stderr}");
+    agent.delivered().await;
+    let counts = site.receiver.counts();
+    assert_eq!(counts.webhooks as usize, before + more.len(), "each came: {counts:?}");
+    assert!(
+        counts.webhooks_again <= 17 && counts.conflicts == 0,
+        "a kill repeats what was under way: {counts:?}"
+    );
+    let (_, shown, _) = site.run(TO_DESK).await;
+    let again = json_lines(shown.as_bytes()).pop().unwrap();
+    assert_eq!(
+        (&again["added"], &again["known"]),
+        (&0.into(), &(rows.len() + more.len() + 1).into()),
+        "{again}"
+    );
+    assert_eq!(site.receiver.counts().requests, counts.requests, "nothing was sent again");
+    // creates never went: nobody asked for them
+    assert!(site.created().len() <= 1);
+    agent.stop().await;
+
+    let deaf = config.replace("['call.state']", "['sms.received']");
+    fs::write(site.path("callpost.toml"), deaf).unwrap();
+    let (code, _, stderr) = site.run(TO_DESK).await;
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("wants no end of a call") && stderr.contains("call.hangup"), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -494,6 +693,37 @@ async fn a_store_that_goes_away_hurts_nothing_is_named_and_is_waited_for() {
     let held = lines.iter().any(|line| line["hold"].as_str().is_some_and(|hold| hold.contains("CDR store")));
     assert!(held, "it says what it waits for");
     assert_eq!(site.created().len(), expected.len() + 1);
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reconciliation_waits_for_no_receiver_that_is_down_and_says_which_it_is() {
+    let site = Site::new().await;
+    let down = Receiver::start(Options::default()).await.unwrap();
+    down.misbehave(Misbehaviour { fail: Some(503), ..Misbehaviour::default() });
+    let (rows, expected) = traffic_since(now() - 3 * 86_400, 2_200);
+    let source = sqlite_store(&site.path("master.db"), &rows).await;
+    let more = "reconcile = '2 s'\nreconcile_after = '1 s'\nsince = 2026-01-01\n";
+    let config = format!(
+        "{}[[nimbox]]\nname = 'away'\nurl = 'http://{}'\nallow_http = true\ntoken = 't'\nconcurrency = 16\n",
+        site.config(&source, more),
+        down.address()
+    );
+    let count = expected.len() as u64;
+    assert!(count > 1_100);
+    let mut agent = Agent::start(site.home.path(), &config);
+    let status = agent.until("looked", |status| status.reconciliation.runs >= 1).await;
+    let last = status.reconciliation.last.unwrap();
+    assert!(last.put_off > 0 && last.put_off < count - 900, "{last:?}");
+    assert!(last.hold.as_deref().is_some_and(|hold| hold.contains("away")), "{last:?}");
+    let (_, shown, _) = site.run(&["status"]).await;
+    assert!(shown.contains("not compared yet, for a thousand wait already: the receiver of away"), "{shown}");
+    until("those of the other", || site.receiver.counts().creates == count).await;
+    // nothing is lost by it
+    down.misbehave(Misbehaviour::default());
+    until("the rest", || down.counts().creates == count).await;
+    agent.delivered().await;
+    assert_eq!(down.counts().creates_again + site.receiver.counts().creates_again, 0);
     agent.stop().await;
 }
 

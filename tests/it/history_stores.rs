@@ -178,10 +178,10 @@ async fn check(config: &Config, expected: &[Create]) {
 }
 
 /// A server of a test's own; gone with it.
-struct Server {
+pub struct Server {
     child: Child,
-    directory: TempDir,
-    socket: PathBuf,
+    pub directory: TempDir,
+    pub socket: PathBuf,
 }
 
 impl Drop for Server {
@@ -207,7 +207,7 @@ fn found(names: &[&str]) -> Option<PathBuf> {
 }
 
 /// `None`, said aloud, where the server is not installed; `tests/setup` installs it.
-fn mariadb() -> Option<Server> {
+pub fn mariadb() -> Option<Server> {
     let (Some(install), Some(daemon)) = (found(&["mariadb-install-db"]), found(&["mariadbd"])) else {
         println!("skipped: MariaDB is not installed");
         return None;
@@ -230,7 +230,7 @@ fn mariadb() -> Option<Server> {
     Some(Server { child, directory, socket })
 }
 
-fn postgres() -> Option<Server> {
+pub fn postgres() -> Option<Server> {
     let (Some(init), Some(daemon)) = (found(&["initdb"]), found(&["postgres"])) else {
         println!("skipped: PostgreSQL is not installed");
         return None;
@@ -258,6 +258,15 @@ fn postgres() -> Option<Server> {
     assert!(status.unwrap().success(), "initdb failed");
     let child = quiet(user(&daemon).args(["-c", "listen_addresses=", "-c", "fsync=off", "-c"]))
         .arg(format!("unix_socket_directories={}", directory.path().display()))
+        // how long each query took
+        .args([
+            "-c",
+            "logging_collector=on",
+            "-c",
+            "log_filename=p.log",
+            "-c",
+            "log_min_duration_statement=0",
+        ])
         .arg("-D")
         .arg(&data)
         .spawn()
@@ -266,7 +275,7 @@ fn postgres() -> Option<Server> {
     Some(Server { child, directory, socket })
 }
 
-async fn mysql(server: &Server, database: &str) -> MySqlConnection {
+pub async fn mysql(server: &Server, database: &str) -> MySqlConnection {
     let url = format!("mysql://root@localhost/{database}?socket={}", server.socket.display());
     let begun = Instant::now();
     loop {
@@ -278,7 +287,7 @@ async fn mysql(server: &Server, database: &str) -> MySqlConnection {
     }
 }
 
-async fn pg(server: &Server) -> PgConnection {
+pub async fn pg(server: &Server) -> PgConnection {
     let url = format!("postgres://postgres@localhost/postgres?host={}", server.socket.display());
     let begun = Instant::now();
     loop {
@@ -293,7 +302,14 @@ async fn pg(server: &Server) -> PgConnection {
 /// `INSERT`s of a thousand rows.
 pub fn inserts(rows: &[Row], zone: &TimeZone, columns: &[&str]) -> Vec<String> {
     let insert = |rows: &[Row]| {
-        let mut sql = format!("INSERT INTO cdr ({}) VALUES ", columns.join(","));
+        let mut sql = format!(
+            "INSERT INTO cdr ({}) VALUES ",
+            columns
+                .iter()
+                .map(|column| if *column == "end" { "\"end\"" } else { column })
+                .collect::<Vec<_>>()
+                .join(",")
+        );
         for (n, row) in rows.iter().enumerate() {
             sql.push_str(if n == 0 { "(" } else { ",(" });
             for (n, column) in columns.iter().enumerate() {
@@ -305,10 +321,18 @@ pub fn inserts(rows: &[Row], zone: &TimeZone, columns: &[&str]) -> Vec<String> {
                     "channel" => row.channel.clone(),
                     "dstchannel" => row.dstchannel.clone(),
                     "lastapp" => "Dial".to_owned(),
+                    "duration" if columns.contains(&"amaflags") && columns.contains(&"calldate") => {
+                        format!("{}.250", row.duration)
+                    }
                     "duration" => row.duration.to_string(),
                     "billsec" => row.billsec().to_string(),
                     "disposition" => row.disposition().to_owned(),
                     "uniqueid" | "linkedid" => row.uniqueid.clone(),
+                    "answer" if row.answered => row.at(2, zone),
+                    "answer" => row.at(0, zone),
+                    "end" => row.at(row.duration, zone),
+                    "dcontext" => "from-x".to_owned(),
+                    "amaflags" => "3".to_owned(),
                     "did" => row.did.to_owned(),
                     "sequence" => row.sequence.to_string(),
                     other => panic!("{other}"),
@@ -378,6 +402,116 @@ async fn freepbx_and_issabel_in_mariadb_give_the_same_creates_without_a_scan_of_
         let scanned = self::scanned(&mut admin).await - scanned;
         assert!(scanned < 5_000, "{database}: {scanned} rows were read without an index");
         etiquette(&mut admin, database).await;
+    }
+}
+
+/// `cdr_odbc` writes its fixed columns whatever the table has them as, with `hrtime` durations of
+/// milliseconds; `cdr_adaptive_odbc` fills what there is, here Asterisk's own schema without a key.
+const ODBC: [(&str, &str, &[&str]); 2] = [
+    (
+        "odbc",
+        "calldate TIMESTAMP NULL, clid VARCHAR(80), src VARCHAR(80), dst VARCHAR(80), dcontext VARCHAR(80), \
+         channel VARCHAR(80), dstchannel VARCHAR(80), lastapp VARCHAR(80), lastdata VARCHAR(80), \
+         duration DECIMAL(10,3), billsec DECIMAL(10,3), disposition VARCHAR(45), amaflags INT, \
+         accountcode VARCHAR(20), uniqueid VARCHAR(32), userfield VARCHAR(255)",
+        &[
+            "calldate",
+            "clid",
+            "src",
+            "dst",
+            "dcontext",
+            "channel",
+            "dstchannel",
+            "lastapp",
+            "duration",
+            "billsec",
+            "disposition",
+            "amaflags",
+            "uniqueid",
+        ],
+    ),
+    (
+        "adaptive",
+        "accountcode VARCHAR(80), src VARCHAR(80), dst VARCHAR(80), dcontext VARCHAR(80), clid VARCHAR(80), \
+         channel VARCHAR(80), dstchannel VARCHAR(80), lastapp VARCHAR(80), lastdata VARCHAR(80), \
+         start TIMESTAMP NULL, answer TIMESTAMP NULL, \"end\" TIMESTAMP NULL, duration INTEGER, billsec INTEGER, \
+         disposition VARCHAR(45), amaflags VARCHAR(45), userfield VARCHAR(256), uniqueid VARCHAR(150), \
+         linkedid VARCHAR(150), peeraccount VARCHAR(80), sequence INTEGER",
+        &[
+            "start",
+            "answer",
+            "end",
+            "clid",
+            "src",
+            "dst",
+            "dcontext",
+            "channel",
+            "dstchannel",
+            "lastapp",
+            "duration",
+            "billsec",
+            "disposition",
+            "amaflags",
+            "uniqueid",
+            "linkedid",
+            "sequence",
+        ],
+    ),
+];
+
+/// Tables that ODBC wrote have no index unless somebody made one: here on the start.
+fn odbc_table(name: &str, columns: &str, index: bool) -> String {
+    let start = if columns.contains("start TIMESTAMP") { "start" } else { "calldate" };
+    let index = if index { format!("; CREATE INDEX {name}_at ON cdr ({start})") } else { String::new() };
+    format!("DROP TABLE IF EXISTS cdr; CREATE TABLE cdr ({columns}){index}")
+}
+
+async fn odbc_creates(source: &str, index: bool, expected: &[Create]) {
+    let config = config(source, "timezone = 'America/Caracas'");
+    let about = open(&config).await.unwrap();
+    assert_eq!(about.about().warnings.is_empty(), index, "{:?}", about.about());
+    drop(about);
+    let (mut made, _) = creates(&config, FIRST, FIRST + 30 * 86_400).await;
+    made.sort();
+    let mut expected = expected.to_vec();
+    expected.sort();
+    assert_eq!(made, expected, "{source}, index {index}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_odbc_wrote_gives_the_same_creates_with_an_index_and_without() {
+    let (rows, expected) = traffic(2_000);
+    let mariadb = mariadb();
+    let postgres = postgres();
+    for (name, columns, filled) in ODBC {
+        for index in [true, false] {
+            if let Some(server) = &mariadb {
+                let mut admin = mysql(server, "").await;
+                execute!(admin, "CREATE DATABASE IF NOT EXISTS o");
+                let mut admin = mysql(server, "o").await;
+                execute!(admin, "SET SESSION sql_mode = 'ANSI_QUOTES'");
+                execute!(admin, odbc_table(name, columns, index).replace("TIMESTAMP", "DATETIME"));
+                for insert in inserts(&rows, &caracas(), filled) {
+                    execute!(admin, insert);
+                }
+                let socket = server.socket.display();
+                odbc_creates(&format!("mysql://root@localhost/o?socket={socket}"), index, &expected).await;
+            }
+            if let Some(server) = &postgres {
+                let mut admin = pg(server).await;
+                execute!(admin, odbc_table(name, columns, index));
+                for insert in inserts(&rows, &caracas(), filled) {
+                    execute!(admin, insert);
+                }
+                let socket = server.socket.display();
+                odbc_creates(
+                    &format!("postgres://postgres@localhost/postgres?host={socket}"),
+                    index,
+                    &expected,
+                )
+                .await;
+            }
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod expect;
 mod h2;
 mod history;
 mod history_dst;
+mod history_legs;
 mod history_send;
 mod history_stores;
 mod journal_commands;

@@ -36,7 +36,7 @@ pub(in crate::cli) async fn check_in(
         report.fault(Level::Warning, warning)?;
     }
     if config.ami.is_none() {
-        let remedy = "write [ami] into a file in conf.d; packaging/callpost.toml explains every key";
+        let remedy = "write [ami] into a file in conf.d; callpost.toml(5) explains every key";
         report.note("configuration", "not configured yet: an agent would start, idle, and say so", remedy)?;
     }
     if !args.config_only {

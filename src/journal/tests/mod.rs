@@ -11,6 +11,7 @@ mod kill_points;
 mod limits;
 mod model;
 mod offline;
+mod past;
 mod power_cut;
 mod replay;
 mod size;

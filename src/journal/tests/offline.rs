@@ -113,3 +113,24 @@ async fn a_damaged_byte_is_found_and_what_was_put_aside_is_planned_then_put_back
     let again = offline.parts().unwrap().into_iter().find(|part| part.kind == PartKind::Day).unwrap();
     assert!(offline.examine(&again).unwrap().faults.is_empty());
 }
+
+#[tokio::test]
+async fn a_generation_that_is_just_being_replaced_is_seen_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    fill(directory.path()).await;
+    let names = |offline: &Offline| -> Vec<String> {
+        offline.parts().unwrap().into_iter().map(|part| part.name).collect()
+    };
+    let offline = Offline::open(directory.path()).unwrap();
+    let routes = || serde_json::to_value(offline.status().unwrap().routes).unwrap();
+    let (before, counted) = (names(&offline), routes());
+    let outbox = directory.path().join("outbox");
+    let generation = outbox.join(&before[0]);
+    fs::rename(&generation, outbox.join(format!("{}.old", before[0]))).unwrap();
+    assert_eq!(names(&offline), before);
+    let part = offline.parts().unwrap().remove(0);
+    assert!(offline.examine(&part).unwrap().faults.is_empty());
+    assert_eq!(routes(), counted);
+    fs::create_dir(&generation).unwrap();
+    assert_eq!(names(&offline), before, "the newer one counts");
+}
