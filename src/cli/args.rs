@@ -76,7 +76,7 @@ pub(super) enum Command {
     /// Delete a range of days from a NiMbox; both dates are left out
     Delete(Delete),
     /// Find the PBX on this host and propose its account and the configuration; writes after consent
-    Setup(Setup),
+    Setup(Box<Setup>),
     /// Turn a site's edited copy of the Perl script into a configuration, for review
     ImportScript(ImportScript),
     /// Deliveries that were given up: look at them, send them again, drop them

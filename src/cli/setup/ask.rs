@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 use secrecy::SecretString;
 use url::Url;
 
+use super::found::Found;
 use super::host::Host;
 use super::language::{Language, say};
-use super::plan::Found;
 use super::site::Site;
 use crate::cli::args::{CdrStoreArg, Destination};
 use crate::cli::exit::CliError;

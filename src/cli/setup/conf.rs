@@ -139,7 +139,7 @@ impl Conf {
             .flat_map(|s| &s.values)
             .filter(|v| v.key.eq_ignore_ascii_case(key))
             .map(|v| v.value.as_str())
-            .last()
+            .next_back()
     }
 
     /// `enabled = yes` in all its forms (ast_true of Asterisk).

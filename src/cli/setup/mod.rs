@@ -9,6 +9,7 @@ mod conf;
 mod console;
 mod diff;
 mod edit;
+mod found;
 mod host;
 mod language;
 mod plan;

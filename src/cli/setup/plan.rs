@@ -10,10 +10,11 @@ use super::account::{self, Account};
 use super::ask::Wishes;
 use super::change::{Change, Owner};
 use super::conf::bytes_of;
+use super::found::Found;
 use super::host::Host;
 use super::language::{Language, say};
 use super::site::{Ami, Cdr, Nimbox, Pbx, Settings, Site, Webhook};
-use super::{cdr_events, store, trunks};
+use super::{cdr_events, store};
 use crate::cli::args::{CdrStoreArg, Destination};
 use crate::cli::exit::CliError;
 use crate::hex::hex;
@@ -24,45 +25,6 @@ const TOKEN: &str = "nimbox-token";
 const WEBHOOK_SECRET: &str = "webhook-secret";
 const CDR_SOURCE: &str = "cdr-source";
 const CDR_GRANT: &str = "cdr-grant.sql";
-
-/// What the host tells without being asked.
-pub(super) struct Found {
-    pub cdr_events: bool,
-    pub stores: Vec<store::Found>,
-    trunks: Vec<String>,
-    hostname: String,
-}
-
-impl Found {
-    pub fn look(host: &Host) -> Result<Self, CliError> {
-        let hostname = bytes_of(&host.root.join("etc/hostname"))?.unwrap_or_default();
-        Ok(Self {
-            cdr_events: cdr_events::are_on(host)?,
-            stores: store::find(host)?,
-            trunks: trunks::find(host),
-            hostname: String::from_utf8_lossy(&hostname).into_owned(),
-        })
-    }
-
-    /// The name that setup proposes: that of before, else the host's.
-    pub fn name(&self, site: &Site) -> String {
-        if let Some(pbx) = &site.earlier.pbx {
-            return pbx.name.clone();
-        }
-        let short = self.hostname.trim().split('.').next().unwrap_or_default().to_lowercase();
-        let name: String =
-            short.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(32).collect();
-        let name = name.trim_matches('-');
-        if name.is_empty() { "pbx".to_owned() } else { name.to_owned() }
-    }
-
-    pub fn trunks(&self, site: &Site) -> Vec<String> {
-        match &site.earlier.pbx {
-            Some(pbx) if !pbx.trunks.is_empty() => pbx.trunks.clone(),
-            _ => self.trunks.clone(),
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
@@ -487,7 +449,16 @@ impl Making<'_> {
             self.file(self.site.file.clone(), text.into(), Owner { mode: 0o644, ..self.site.owner }, false)?;
         }
         let text = self.settings.text().into_bytes();
-        self.file(self.site.own_file(), text, self.site.owner, false)
+        self.file(self.site.own_file(), text, self.site.owner, false)?;
+        let anew = self.plan.changes.last().is_some_and(Change::is_needed);
+        if anew && !self.plan.next.iter().any(|step| step.contains("restart callpost")) {
+            self.plan.next.push(say!(
+                language,
+                "systemctl restart callpost, and the agent works with it",
+                "systemctl restart callpost, y el agente trabaja con ello"
+            ));
+        }
+        Ok(())
     }
 
     fn file(&mut self, path: PathBuf, after: Vec<u8>, owner: Owner, secret: bool) -> Result<(), CliError> {

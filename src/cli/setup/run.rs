@@ -11,9 +11,10 @@ use super::account::USER;
 use super::ask::{Questions, Wishes};
 use super::change::{Change, Owner};
 use super::conf::text_of;
+use super::found::Found;
 use super::host::Host;
 use super::language::{Language, say};
-use super::plan::{Found, Plan, plan};
+use super::plan::{Plan, plan};
 use super::show::show;
 use super::site::Site;
 use crate::cli::args;
@@ -59,22 +60,23 @@ pub(in crate::cli) async fn setup(config: &Path, args: &args::Setup) -> Result<D
         write(&plan, &site, &host, language, &mut out)?;
     }
     tell_asterisk(&plan, &host, language, &mut out)?;
+    let mut done = Done::All;
+    if !args.no_check {
+        out.note("")?;
+        let mut environment = Environment::of_process();
+        environment.secrets = Some(site.secrets());
+        let asked = args::Check { config_only: false, send_test: false, output: args.output };
+        if check::check_in(&file, &environment, &asked).await? != Done::All {
+            // it is set up; check has said what is still to be put right
+            done = Done::Partly;
+        }
+    }
+    // last, where they are not overlooked
     for step in &plan.next {
         let step = step.trim_end().replace('\n', "\n      ");
         out.note(format!("{}  {step}", paint(style::WARN.bold(), language.say("next", "ahora"))))?;
     }
-    if args.no_check {
-        return Ok(Done::All);
-    }
-    out.note("")?;
-    let mut environment = Environment::of_process();
-    environment.secrets = Some(site.secrets());
-    let asked = args::Check { config_only: false, send_test: false, output: args.output };
-    match check::check_in(&file, &environment, &asked).await? {
-        Done::All => Ok(Done::All),
-        // it is set up; check has said what is still to be put right
-        _ => Ok(Done::Partly),
-    }
+    Ok(done)
 }
 
 fn wishes(args: &args::Setup) -> Result<Wishes, CliError> {
