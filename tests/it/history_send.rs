@@ -409,7 +409,7 @@ async fn a_webhook_that_is_named_hears_once_how_each_part_of_a_past_call_ended()
     add(&path, &more).await;
     let command = site.command(TO_DESK).stdout(std::process::Stdio::piped()).spawn().unwrap();
     let before = rows.len() + live.len();
-    until("a part of it", || site.receiver.counts().webhooks as usize > before + more.len() / 3).await;
+    until("a part of it", || site.receiver.counts().webhooks > (before + more.len() / 3) as u64).await;
     agent.kill().await;
     let _ = command.wait_with_output().await.unwrap();
     let mut agent = Agent::start(site.home.path(), &config);
@@ -418,7 +418,7 @@ async fn a_webhook_that_is_named_hears_once_how_each_part_of_a_past_call_ended()
     assert_eq!(code, Some(0), "{shown}{stderr}");
     agent.delivered().await;
     let counts = site.receiver.counts();
-    assert_eq!(counts.webhooks as usize, before + more.len(), "each came: {counts:?}");
+    assert_eq!(counts.webhooks, (before + more.len()) as u64, "each came: {counts:?}");
     assert!(
         counts.webhooks_again <= 17 && counts.conflicts == 0,
         "a kill repeats what was under way: {counts:?}"
