@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 use crate::cli::{callpost, text};
 
+/// Bytes, inode, owner, mode.
+type About = (Vec<u8>, u64, u32, u32);
+
 /// A root directory with the files of a PBX, as far as setup looks at them.
 struct Host {
     root: TempDir,
@@ -164,7 +167,7 @@ impl Host {
     }
 
     /// Every file with its bytes, inode, owner and mode.
-    fn files(&self) -> BTreeMap<PathBuf, (Vec<u8>, u64, u32, u32)> {
+    fn files(&self) -> BTreeMap<PathBuf, About> {
         let mut found = BTreeMap::new();
         let mut directories = vec![self.root.path().to_path_buf()];
         while let Some(directory) = directories.pop() {

@@ -229,15 +229,15 @@ fn explained(language: Language) -> &'static str {
 mod tests {
     use super::*;
 
-    fn asked(answers: &str) -> (Questions<'static>, ()) {
+    fn asked(answers: &str) -> Questions<'static> {
         let input = Box::leak(Box::new(std::io::Cursor::new(answers.to_owned())));
         let output = Box::leak(Box::new(Vec::new()));
-        (Questions { input, output, language: Language::English, terminal: false }, ())
+        Questions { input, output, language: Language::English, terminal: false }
     }
 
     #[test]
     fn enter_takes_what_is_proposed_and_an_end_is_no_consent() {
-        let (mut questions, ()) = asked("\nother\nn\nsí\n");
+        let mut questions = asked("\nother\nn\nsí\n");
         assert_eq!(questions.text("q", "hq").ok().flatten().as_deref(), Some("hq"));
         assert_eq!(questions.text("q", "hq").ok().flatten().as_deref(), Some("other"));
         assert_eq!(questions.yes("q").ok(), Some(false));
