@@ -112,11 +112,11 @@ complete -c callpost -n "__fish_callpost_using_subcommand backfill" -l from -d '
 complete -c callpost -n "__fish_callpost_using_subcommand backfill" -l to -d 'Calls that began before this time; of a day, before it is over; default: now' -r
 complete -c callpost -n "__fish_callpost_using_subcommand backfill" -l since -d 'Calls that began in this time up to now, as 200h' -r
 complete -c callpost -n "__fish_callpost_using_subcommand backfill" -l source -d 'Another store than [cdr] source; a password in it shows in the list of processes' -r
-complete -c callpost -n "__fish_callpost_using_subcommand backfill" -l route -d 'For this NiMbox sink alone' -r
+complete -c callpost -n "__fish_callpost_using_subcommand backfill" -l route -d 'For this sink alone: one NiMbox, or a webhook, which history goes to only when it is named' -r
 complete -c callpost -n "__fish_callpost_using_subcommand backfill" -l rate -d 'Creates a second at most, beside what the receiver itself allows' -r
 complete -c callpost -n "__fish_callpost_using_subcommand backfill" -l config -d 'The configuration; conf.d/*.toml beside it is read after it' -r -F
 complete -c callpost -n "__fish_callpost_using_subcommand backfill" -l full -d 'The last 360 days, as the Perl script\'s -full'
-complete -c callpost -n "__fish_callpost_using_subcommand backfill" -l dry-run -d 'Print the creates and send nothing'
+complete -c callpost -n "__fish_callpost_using_subcommand backfill" -l dry-run -d 'Print what would be sent, and send nothing'
 complete -c callpost -n "__fish_callpost_using_subcommand backfill" -l json -d 'Print JSON, one object a line'
 complete -c callpost -n "__fish_callpost_using_subcommand backfill" -s v -l verbose -d 'Say more in the log: -v debug, -vv trace'
 complete -c callpost -n "__fish_callpost_using_subcommand backfill" -s h -l help -d 'Print help'

@@ -65,6 +65,8 @@ async fn creates_go_last_after_ringing_other_webhooks_and_dead_letters() {
     let directory = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(small(directory.path())).unwrap();
     let dead = Settlement::Dead { why: "gone".to_owned(), status: Some(410), answer: String::new() };
+    let order = ["webhook about ringing or digits", "webhook", "dead letter", "create"];
+    let order = order.map(|text| format!("no room: {text}"));
     let mut seen: Vec<String> = Vec::new();
     let mut letters = 0;
     for number in 0..20_000u64 {
@@ -78,7 +80,10 @@ async fn creates_go_last_after_ringing_other_webhooks_and_dead_letters() {
         }
         if number % 4 == 0 {
             let (desk, crm) = (of(&journal, "desk").await, of(&journal, "crm").await);
-            for (reason, _) in desk.dropped.iter().chain(&crm.dropped) {
+            // several may have been given up since the last look
+            let given_up =
+                |reason: &&String| desk.dropped.iter().chain(&crm.dropped).any(|(known, _)| known == *reason);
+            for reason in order.iter().filter(given_up) {
                 if !seen.contains(reason) {
                     println!("at {number}: {reason}");
                     seen.push(reason.clone());
@@ -93,8 +98,7 @@ async fn creates_go_last_after_ringing_other_webhooks_and_dead_letters() {
         }
     }
     assert_eq!(letters, 30);
-    let order = ["webhook about ringing or digits", "webhook", "dead letter", "create"];
-    assert_eq!(seen, order.map(|text| format!("no room: {text}")));
+    assert_eq!(seen, order);
     let (desk, crm) = (of(&journal, "desk").await, of(&journal, "crm").await);
     let sum = |found: &RouteStatus| found.dropped.iter().map(|(_, count)| count).sum::<u64>();
     assert_eq!((sum(&desk), sum(&crm)), (desk.counters.dropped, crm.counters.dropped));
