@@ -388,7 +388,10 @@ async fn a_webhook_that_is_named_hears_once_how_each_part_of_a_past_call_ended()
     let (code, shown, stderr) = site.run(TO_DESK).await;
     assert_eq!(code, Some(0), "{shown}{stderr}");
     let summary = json_lines(shown.as_bytes()).pop().unwrap();
-    assert_eq!((&summary["delivered"], &summary["known"]), (&rows.len().into(), &1.into()), "{summary}");
+    assert_eq!(summary["delivered"], rows.len(), "{summary}");
+    // for a while after its end the tracker holds the call that was live
+    let left_out = |summary: &Value| summary["known"].as_u64().unwrap() + summary["held"].as_u64().unwrap();
+    assert_eq!(left_out(&summary), 1, "{summary}");
     let mut sent = webhooks(&site);
     sent.retain(|id, _| !live.contains_key(id));
     assert_eq!(sent.len(), rows.len());
@@ -425,9 +428,11 @@ async fn a_webhook_that_is_named_hears_once_how_each_part_of_a_past_call_ended()
     );
     let (_, shown, _) = site.run(TO_DESK).await;
     let again = json_lines(shown.as_bytes()).pop().unwrap();
-    // after a restart the tracker holds the live call for a while
-    let known = again["known"].as_u64().unwrap() + again["held"].as_u64().unwrap();
-    assert_eq!((&again["added"], known), (&0.into(), (rows.len() + more.len() + 1) as u64), "{again}");
+    assert_eq!(
+        (&again["added"], left_out(&again)),
+        (&0.into(), (rows.len() + more.len() + 1) as u64),
+        "{again}"
+    );
     assert_eq!(site.receiver.counts().requests, counts.requests, "nothing was sent again");
     // creates never went: nobody asked for them
     assert!(site.created().len() <= 1);
