@@ -73,7 +73,7 @@ impl Host {
             let what =
                 format!("there is no Asterisk here: {} is not there", etc.join("manager.conf").display());
             let remedy = "run this on the PBX host, beside Asterisk; where Asterisk has no manager.conf yet, \
-                          make it: printf '[general]\\nenabled = no\\n'";
+                          make it: printf '[general]\\nenabled = no\\n' >/etc/asterisk/manager.conf";
             return Err(CliError::failed(what, remedy));
         };
         let signs = SIGNS.iter().find_map(|(platform, files)| {
