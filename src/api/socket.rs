@@ -91,10 +91,10 @@ impl Socket {
     }
 }
 
-/// What is known of the socket.
 /// What a user is called of whom a service with `PrivateUsers=` knows no number (user_namespaces(7)).
 const UNMAPPED: u32 = 65_534;
 
+/// What is known of the socket.
 #[derive(Clone, Copy, Debug)]
 struct Facts {
     owner: u32,

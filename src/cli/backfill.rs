@@ -1,5 +1,5 @@
-//! `callpost backfill`: the calls of a CDR store, sent to NiMbox, or to a webhook that is named, by the running agent, or by one in this
-//! process where none runs.
+//! `callpost backfill`: the calls of a CDR store, sent to NiMbox, or to a webhook that is named, by the
+//! running agent, or by one in this process where none runs.
 
 use std::io;
 use std::time::Duration;

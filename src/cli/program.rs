@@ -83,9 +83,9 @@ fn no_core_dumps() {
 
 /// The same program again, same process, with one arena of malloc: with one for each thread the
 /// stores' pages, freed by another thread than took them, keep half again as much memory. And large
-/// pieces always come from the system and go back there: an open store has tables of 6 MB, nearly all of it never
-/// touched, which malloc, once it has seen such pieces freed, would take from its heap and clear. glibc
-/// reads this when it starts; where the administrator has set it, it stands.
+/// pieces always come from the system and go back there: an open store has tables of 6 MB, nearly all of
+/// it never touched, which malloc, once it has seen such pieces freed, would take from its heap and clear.
+/// glibc reads this when it starts; where the administrator has set it, it stands.
 fn with_one_arena() {
     const ARENAS: &str = "MALLOC_ARENA_MAX";
     const LARGE: &str = "MALLOC_MMAP_THRESHOLD_";

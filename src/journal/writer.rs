@@ -1,6 +1,6 @@
-//! The writer thread: takes all that waits, commits it as one group, answers; then looks after
-//! the generations (`generations`). After any error no handle is trusted: all are dropped, what is in memory is read
-//! again, and nobody who was not answered yet is told that his data is safe.
+//! The writer thread: takes all that waits, commits it as one group, answers; then looks after the
+//! generations ([`super::generations`]). After any error no handle is trusted: all are dropped, what is in
+//! memory is read again, and nobody who was not answered yet is told that his data is safe.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
