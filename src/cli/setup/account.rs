@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::cdr_events::encoded;
 use super::change::{Change, Owner};
 use super::conf::{Section, bytes_of, decoded};
 use super::edit;
@@ -170,10 +169,8 @@ fn has_named_filters(version: Option<(u32, u32)>) -> bool {
 /// The host and port that AMI is reached at from this host.
 pub(super) fn address(host: &Host) -> (String, String) {
     let port = host.manager.last("general", "port").filter(|port| !port.is_empty()).unwrap_or(DEFAULT_PORT);
-    let bound = host.manager.last("general", "bindaddr").unwrap_or("0.0.0.0");
-    let everywhere = matches!(bound, "" | "0.0.0.0" | "::" | "[::]");
-    let bound = bound.trim_matches(['[', ']']);
-    (if everywhere { "127.0.0.1".to_owned() } else { bound.to_owned() }, port.to_owned())
+    let address = if is_open_to_all(host) { "127.0.0.1" } else { bound(host).trim_matches(['[', ']']) };
+    (address.to_owned(), port.to_owned())
 }
 
 /// One address, as `permit` takes it.
@@ -183,13 +180,16 @@ fn permitted(address: &str) -> String {
 
 /// AMI answers on every address of this host.
 pub(super) fn is_open_to_all(host: &Host) -> bool {
-    matches!(host.manager.last("general", "bindaddr").unwrap_or("0.0.0.0"), "" | "0.0.0.0" | "::" | "[::]")
+    matches!(bound(host), "" | "0.0.0.0" | "::" | "[::]")
+}
+
+fn bound(host: &Host) -> &str {
+    host.manager.last("general", "bindaddr").unwrap_or("0.0.0.0")
 }
 
 /// The files that put the account there.
 pub(super) fn changes(host: &Host, secret: &str, account: Option<&Account>) -> Result<Vec<Change>, CliError> {
-    let main = host.etc.join("manager.conf");
-    let owner = Owner::like(&main)?;
+    let mut main = switch_on(host)?;
     let place = match account {
         // where setup once put it, it stays
         Some(account) if host.manager.includes.iter().any(|include| include.path == account.file) => {
@@ -203,46 +203,32 @@ pub(super) fn changes(host: &Host, secret: &str, account: Option<&Account>) -> R
         None => place(host),
     };
     let section = section(host, secret);
-    let path = place.path().clone();
-    let before = bytes_of(&path)?;
-    let text = before.clone().map(decoded).unwrap_or_default();
-    let text = match &place {
+    let own = Change::edited(place.path().clone(), main.owner, |text| match &place {
         Place::DropIn(_) | Place::Included(_) => format!("{OURS}\n\n{section}"),
         Place::Custom(_) => {
             let block = format!("{BEGIN}\n{section}{END}\n");
-            edit::replace_block(&text, BEGIN, END, &block).unwrap_or_else(|| edit::append(&text, &block))
+            edit::replace_block(text, BEGIN, END, &block).unwrap_or_else(|| edit::append(text, &block))
         }
-    };
-    let after = encoded(text, before.as_deref());
-    let mut changes = vec![Change { path, before, after, owner, secret: false }];
-    let before = bytes_of(&main)?;
-    let mut text = switched_on(host, before.clone().map(decoded).unwrap_or_default());
+    })?;
     if matches!(place, Place::Included(_)) && !host.manager.includes.iter().any(|i| i.path == *place.path()) {
         // a file that is gone one day must not take the others along: tryinclude
-        text = edit::append(&text, &format!("#tryinclude \"{OWN_FILE}\"\n"));
+        main.edit(|text| edit::append(text, &format!("#tryinclude \"{OWN_FILE}\"\n")));
     }
-    let after = encoded(text, before.as_deref());
-    changes.push(Change { path: main, before, after, owner, secret: false });
-    Ok(changes)
+    Ok(vec![own, main])
 }
 
-/// AMI itself, where the account is somebody else's.
+/// manager.conf with AMI on; where a web interface writes that file, as it is.
 pub(super) fn switch_on(host: &Host) -> Result<Change, CliError> {
     let path = host.etc.join("manager.conf");
     let owner = Owner::like(&path)?;
-    let before = bytes_of(&path)?;
-    let after =
-        encoded(switched_on(host, before.clone().map(decoded).unwrap_or_default()), before.as_deref());
-    Ok(Change { path, before, after, owner, secret: false })
-}
-
-/// The text of manager.conf with AMI on; where a web interface writes that file, as it is.
-fn switched_on(host: &Host, text: String) -> String {
-    if host.manager.is_true("general", "enabled") == Some(true) || host.platform.writes_files() {
-        return text;
+    let mut main = Change::edited(path, owner, str::to_owned)?;
+    if host.manager.is_true("general", "enabled") != Some(true) && !host.platform.writes_files() {
+        if is_open_to_all(host) {
+            main.edit(|text| edit::set(text, "general", "bindaddr", "127.0.0.1"));
+        }
+        main.edit(|text| edit::set(text, "general", "enabled", "yes"));
     }
-    let text = if is_open_to_all(host) { edit::set(&text, "general", "bindaddr", "127.0.0.1") } else { text };
-    edit::set(&text, "general", "enabled", "yes")
+    Ok(main)
 }
 
 #[cfg(test)]

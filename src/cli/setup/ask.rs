@@ -9,6 +9,7 @@ use url::Url;
 use super::found::Found;
 use super::host::Host;
 use super::language::{Language, say};
+use super::plan::TOKEN;
 use super::site::Site;
 use crate::cli::args::{CdrStoreArg, Destination};
 use crate::cli::exit::CliError;
@@ -97,7 +98,7 @@ impl Questions<'_> {
         if wishes.nimbox_url.is_none() {
             return Ok(());
         }
-        if wishes.token.is_none() && site.secret("nimbox-token")?.is_none() {
+        if wishes.token.is_none() && site.secret(TOKEN)?.is_none() {
             let question = language
                 .say("NiMbox's token (not shown as you type)", "Token de NiMbox (no se muestra al escribir)");
             wishes.token = self.hidden(question)?;

@@ -1,7 +1,9 @@
 //! cdr_manager.conf: Cdr events, with what callpost wants to know of each record.
 
+use std::path::PathBuf;
+
 use super::change::{Change, Owner};
-use super::conf::{Conf, bytes_of, decoded};
+use super::conf::Conf;
 use super::edit;
 use super::host::Host;
 use super::scan::{Line, scan};
@@ -51,15 +53,13 @@ pub(super) fn changes(host: &Host) -> Result<Vec<Change>, CliError> {
             .map(|include| include.path.clone())
     };
     let (general, mapped) = (custom("general"), custom("mappings"));
-    let mut files: Vec<(std::path::PathBuf, String, Option<Vec<u8>>)> = Vec::new();
-    let mut edit = |path: std::path::PathBuf, edit: &dyn Fn(&str) -> String| -> Result<(), CliError> {
-        if let Some((_, text, _)) = files.iter_mut().find(|(known, ..)| *known == path) {
-            *text = edit(text);
-            return Ok(());
+    let owner = Owner::like(&host.etc.join("manager.conf"))?;
+    let mut changes: Vec<Change> = Vec::new();
+    let mut edit = |path: PathBuf, edit: &dyn Fn(&str) -> String| -> Result<(), CliError> {
+        match changes.iter_mut().find(|change| change.path == path) {
+            Some(change) => change.edit(edit),
+            None => changes.push(Change::edited(path, owner, edit)?),
         }
-        let before = bytes_of(&path)?;
-        let text = before.clone().map(decoded).unwrap_or_default();
-        files.push((path, edit(&text), before));
         Ok(())
     };
     if off {
@@ -75,23 +75,9 @@ pub(super) fn changes(host: &Host) -> Result<Vec<Change>, CliError> {
             None => edit(main, &|text| edit::add(text, "mappings", &missing))?,
         }
     }
-    let owner = Owner::like(&host.etc.join("manager.conf"))?;
-    let made = files.into_iter().map(|(path, text, before)| {
-        let after = encoded(text, before.as_deref());
-        Change { path, before, after, owner, secret: false }
-    });
-    Ok(made.collect())
+    Ok(changes)
 }
 
 fn ended(text: &str) -> String {
     if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
-}
-
-/// In the encoding that the file had.
-pub(super) fn encoded(text: String, before: Option<&[u8]>) -> Vec<u8> {
-    if before.is_some_and(|bytes| std::str::from_utf8(bytes).is_err()) {
-        // each character came from one byte, or is ASCII of ours
-        return text.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect();
-    }
-    text.into_bytes()
 }

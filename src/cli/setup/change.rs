@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown};
 use std::path::{Path, PathBuf};
 
+use super::conf::{bytes_of, decoded, encoded};
 use crate::cli::exit::CliError;
 
 /// open(2): a symbolic link is refused. Asterisk's user often owns /etc/asterisk, and must not be able
@@ -42,6 +43,21 @@ pub(super) struct Change {
 }
 
 impl Change {
+    /// A file of Asterisk's with its text changed; one that is not there begins empty.
+    pub fn edited(path: PathBuf, owner: Owner, edit: impl FnOnce(&str) -> String) -> Result<Self, CliError> {
+        let before = bytes_of(&path)?;
+        let mut change =
+            Self { path, after: before.clone().unwrap_or_default(), before, owner, secret: false };
+        change.edit(edit);
+        Ok(change)
+    }
+
+    /// Changes its text further.
+    pub fn edit(&mut self, edit: impl FnOnce(&str) -> String) {
+        let text = edit(&decoded(std::mem::take(&mut self.after)));
+        self.after = encoded(text, self.before.as_deref());
+    }
+
     pub fn is_needed(&self) -> bool {
         self.before.as_deref() != Some(&self.after)
     }

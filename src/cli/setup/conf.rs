@@ -183,6 +183,15 @@ pub(super) fn decoded(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| error.as_bytes().iter().map(|b| char::from(*b)).collect())
 }
 
+/// The other way round, in the encoding that the file had.
+pub(super) fn encoded(text: String, before: Option<&[u8]>) -> Vec<u8> {
+    if before.is_some_and(|bytes| std::str::from_utf8(bytes).is_err()) {
+        // each character came from one byte, or is ASCII of ours
+        return text.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect();
+    }
+    text.into_bytes()
+}
+
 /// A file's bytes, if there is one. A directory in its place is an error like any other.
 pub(super) fn bytes_of(path: &Path) -> Result<Option<Vec<u8>>, CliError> {
     let failed = |why: io::Error| {

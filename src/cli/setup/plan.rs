@@ -21,7 +21,7 @@ use crate::hex::hex;
 
 /// Names of secrets.
 const AMI_SECRET: &str = "ami-secret";
-const TOKEN: &str = "nimbox-token";
+pub(super) const TOKEN: &str = "nimbox-token";
 const WEBHOOK_SECRET: &str = "webhook-secret";
 const CDR_SOURCE: &str = "cdr-source";
 const CDR_GRANT: &str = "cdr-grant.sql";
