@@ -11,7 +11,7 @@ use super::pack::{self, deflate, inflate};
 /// Bytes put into one bundle, before they are deflated.
 const RAW: usize = 32 * 1024;
 /// Largest deflated: sled keeps sixteen of them in a page, and pages above 128 KiB in files of their own.
-pub(super) const STORED: usize = 7 * 1024;
+const STORED: usize = 7 * 1024;
 /// How small they are made.
 const LEVEL: u32 = 4;
 /// What a bundle may grow to when it is read.
@@ -57,29 +57,43 @@ impl Bundler {
     /// What is left.
     pub(super) fn finish(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
         self.bytes = 0;
+        let records = std::mem::take(&mut self.records);
         let mut made = Vec::new();
-        make(&std::mem::take(&mut self.records), &mut made);
+        fitting(&records, LEVEL, |(key, payload)| (key, payload), &mut |records, deflated| {
+            let Some((first, alone)) = records.first() else { return };
+            made.push(if deflated.len() > PAYLOAD_CAP {
+                // noise: it stands as it was
+                (first.clone(), alone.clone())
+            } else {
+                (key::bundle(first), deflated)
+            });
+        });
         made
     }
 }
 
-fn make(records: &[(Vec<u8>, Vec<u8>)], made: &mut Vec<(Vec<u8>, Vec<u8>)>) {
-    let Some((first, alone)) = records.first() else { return };
-    let deflated = deflate(&raw(records.iter().map(|(key, payload)| (key, payload))), LEVEL);
+/// Deflates records into as few bundles as stay small, in their order: `made` gets the records of each.
+pub(super) fn fitting<T>(
+    records: &[T],
+    level: u32,
+    fields: impl Fn(&T) -> (&[u8], &[u8]) + Copy,
+    made: &mut impl FnMut(&[T], Vec<u8>),
+) {
+    if records.is_empty() {
+        return;
+    }
+    let deflated = deflate(&raw(records.iter().map(fields)), level);
     if records.len() > 1 && deflated.len() > STORED {
         let (one, other) = records.split_at(records.len() / 2);
-        make(one, made);
-        make(other, made);
-    } else if deflated.len() > PAYLOAD_CAP {
-        // noise: it stands as it was
-        made.push((first.clone(), alone.clone()));
+        fitting(one, level, fields, made);
+        fitting(other, level, fields, made);
     } else {
-        made.push((key::bundle(first), deflated));
+        made(records, deflated);
     }
 }
 
 /// A bundle of these, before it is deflated.
-pub(super) fn raw<'a>(records: impl Iterator<Item = (&'a Vec<u8>, &'a Vec<u8>)>) -> Vec<u8> {
+fn raw<'a>(records: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<u8> {
     let mut raw = Vec::new();
     for (key, payload) in records {
         raw.push(u8::try_from(key.len()).unwrap_or(u8::MAX));

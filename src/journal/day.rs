@@ -11,7 +11,6 @@
 use super::bundle::{self, Bundle};
 use super::engine::{Fault, Store};
 use super::format::{Reader, key};
-use super::pack::deflate;
 use super::seek::Token;
 
 /// Bytes put into one bundle, before they are deflated.
@@ -56,35 +55,28 @@ impl Packer {
     /// What is left.
     pub(super) fn finish(&mut self) -> Vec<Record> {
         self.bytes = 0;
-        let mut made = Vec::new();
         let pieces = std::mem::take(&mut self.pieces);
-        self.make(&pieces, &mut made);
+        let mut made = Vec::new();
+        bundle::fitting(&pieces, LEVEL, |piece| (&piece.key, &piece.payload), &mut |pieces, deflated| {
+            let number = self.number;
+            self.number += 1;
+            made.push((key::past(self.generation, number), deflated));
+            made.push(index(pieces, self.generation, number));
+        });
         made
     }
+}
 
-    fn make(&mut self, pieces: &[Piece], made: &mut Vec<Record>) {
-        if pieces.is_empty() {
-            return;
-        }
-        let raw = bundle::raw(pieces.iter().map(|piece| (&piece.key, &piece.payload)));
-        let deflated = deflate(&raw, LEVEL);
-        if pieces.len() > 1 && deflated.len() > bundle::STORED {
-            let (one, other) = pieces.split_at(pieces.len() / 2);
-            self.make(one, made);
-            self.make(other, made);
-            return;
-        }
-        let oldest = pieces.iter().map(|piece| piece.span.0).min().unwrap_or(0);
-        let newest = pieces.iter().map(|piece| piece.span.1).max().unwrap_or(0);
-        let mut hashes: Vec<[u8; 4]> =
-            pieces.iter().flat_map(|piece| &piece.tokens).map(|token| token.short()).collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        made.push((key::past(self.generation, self.number), deflated));
-        let index = [oldest.to_be_bytes().as_slice(), hashes.as_flattened()].concat();
-        made.push((key::past_index(newest, self.generation, self.number), index));
-        self.number += 1;
-    }
+/// What can be found in a bundle.
+fn index(pieces: &[Piece], generation: u64, number: u32) -> Record {
+    let oldest = pieces.iter().map(|piece| piece.span.0).min().unwrap_or(0);
+    let newest = pieces.iter().map(|piece| piece.span.1).max().unwrap_or(0);
+    let mut hashes: Vec<[u8; 4]> =
+        pieces.iter().flat_map(|piece| &piece.tokens).map(|token| token.short()).collect();
+    hashes.sort_unstable();
+    hashes.dedup();
+    let found = [oldest.to_be_bytes().as_slice(), hashes.as_flattened()].concat();
+    (key::past_index(newest, generation, number), found)
 }
 
 /// A bundle, as its index knows it.
@@ -120,24 +112,34 @@ pub(super) fn newest_first(
     wanted: &[Token],
     mut visit: impl FnMut(Place) -> bool,
 ) -> Result<(), Fault> {
-    store.range_back(&key::past_index(from, 0, 0), &[key::PAST_INDEX + 1], |key, index| {
-        let Ok(index) = index else { return true };
-        let Some(place) = Place::read(key, &index) else { return true };
-        let hashes = index.get(8..).unwrap_or_default().as_chunks::<4>().0;
-        let holds = |token: &Token| hashes.binary_search(&token.short()).is_ok();
-        !wanted.iter().all(holds) || visit(place)
-    })
+    each(store, from, |place, holds| !wanted.iter().all(holds) || visit(place))
 }
 
-/// The bundles that can hold this, in the order in which they were written.
-pub(super) fn holding(store: &Store, token: Token) -> Result<Vec<Place>, Fault> {
+/// The bundles that can hold one of these, in the order in which they were written.
+pub(super) fn holding(store: &Store, wanted: &[Token]) -> Result<Vec<Place>, Fault> {
     let mut places = Vec::new();
-    newest_first(store, 0, &[token], |place| {
-        places.push(place);
+    each(store, 0, |place, holds| {
+        if wanted.iter().any(holds) {
+            places.push(place);
+        }
         true
     })?;
     places.sort_unstable();
     Ok(places)
+}
+
+/// Every bundle with what it can hold, newest legs first, until `visit` answers false.
+fn each(
+    store: &Store,
+    from: i64,
+    mut visit: impl FnMut(Place, &dyn Fn(&Token) -> bool) -> bool,
+) -> Result<(), Fault> {
+    store.range_back(&key::past_index(from, 0, 0), &[key::PAST_INDEX + 1], |key, index| {
+        let Ok(index) = index else { return true };
+        let Some(place) = Place::read(key, &index) else { return true };
+        let hashes = index.get(8..).unwrap_or_default().as_chunks::<4>().0;
+        visit(place, &|token| hashes.binary_search(&token.short()).is_ok())
+    })
 }
 
 /// The lines of a run, each as its letter and its JSON.

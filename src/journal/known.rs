@@ -1,10 +1,10 @@
 //! What is known of creates, so that none is sent twice: by its key (`initiated`, source, destination)
 //! and by party A, as hashes of 64 bits; and of webhooks about ends, by the call, or by the leg.
-//! Here is what a name and a word are, and how many of them lie
-//! in one record of a month.
+//! Here is what a name and a word are, and how many of them lie in one record of a month.
 
 use jiff::civil::Date;
 use parsers::Micros;
+use serde::Deserialize;
 
 use super::encode::Entry;
 use super::format::{PAYLOAD_CAP, Reader};
@@ -24,6 +24,15 @@ pub(super) struct Name {
     /// Months since the year 0; 0 where it is unknown.
     pub(super) month: u16,
     pub(super) hash: u64,
+}
+
+/// When a leg began and ended, as the body of a webhook has it.
+#[derive(Default, Deserialize)]
+struct Times<'a> {
+    #[serde(default)]
+    start_time: &'a str,
+    #[serde(default)]
+    event_time: &'a str,
 }
 
 /// What was last done about it.
@@ -86,9 +95,9 @@ impl Create {
             return None;
         }
         let sink = entry.route.sink();
-        let month = |of: &str| month_of(value(body, of));
         let name = |month, what: &str, id: &str| Name { month, hash: hash(&[&sink.0, what, id]) };
-        let (begun, ended) = (month("start_time"), month("event_time"));
+        let Times { start_time, event_time } = serde_json::from_str(body).unwrap_or_default();
+        let (begun, ended) = (month_of(start_time), month_of(event_time));
         let call = name(begun, "call", &entry.call.0);
         let (tag, key, party, later) = if entry.route.is_history() {
             let later = (ended != begun).then(|| name(ended, "call", &entry.call.0));
@@ -153,12 +162,6 @@ impl Tag {
 /// A month as its store is called, `2026-11`.
 pub(super) fn month_name(month: u16) -> String {
     format!("{:04}-{:02}", month / 12, month % 12 + 1)
-}
-
-/// What a body of ours has for a name; "" without it.
-fn value<'a>(body: &'a str, name: &str) -> &'a str {
-    let behind = body.split_once(name).and_then(|(_, behind)| behind.strip_prefix("\":\""));
-    behind.and_then(|behind| behind.split_once('"')).map_or("", |(value, _)| value)
 }
 
 /// The month of a text that begins so; 0 where it does not.

@@ -226,13 +226,7 @@ impl Found<'_> {
         if open.is_empty() {
             return Ok(());
         }
-        let mut places = Vec::new();
-        for token in open {
-            places.extend(day::holding(store, token)?);
-        }
-        places.sort_unstable();
-        places.dedup();
-        places.into_iter().try_for_each(|place| self.bundle(store, day, place))
+        day::holding(store, &open)?.into_iter().try_for_each(|place| self.bundle(store, day, place))
     }
 
     /// The answer, once newer generations were asked about legs that had not ended: there the number
@@ -353,7 +347,7 @@ fn leg_in(key: &[u8], prefix: &[u8], wanted: Option<u64>) -> Option<(Micros, u64
 
 fn trace_day(store: &Store, call: &CallKey, trace: &mut Trace) -> Result<(), Fault> {
     let runs = runs_of(call);
-    for place in day::holding(store, Token::call(call))? {
+    for place in day::holding(store, &[Token::call(call)])? {
         let Some(bundle) = place.load(store)? else { continue };
         for (_, run) in bundle.iter().filter(|(key, _)| key.starts_with(&runs)) {
             day::lines(run, |letter, json| add_line(trace, letter, json));
