@@ -81,13 +81,7 @@ pub(super) fn existing(host: &Host) -> Result<Option<Account>, CliError> {
         ours,
         file: section.file.clone(),
         line: section.line,
-        secret: host
-            .manager
-            .values(section)
-            .iter()
-            .rev()
-            .find(|v| v.key == "secret")
-            .map(|v| v.value.clone()),
+        secret: host.manager.told(section, "secret").map(str::to_owned),
         lacks: lacks(host, section),
     }))
 }
@@ -98,9 +92,7 @@ fn within_marks(text: &str, line: usize) -> bool {
 }
 
 fn lacks(host: &Host, section: &Section) -> Vec<String> {
-    let values = host.manager.values(section);
-    let given =
-        |key: &str| values.iter().rev().find(|v| v.key.eq_ignore_ascii_case(key)).map(|v| v.value.as_str());
+    let given = |key: &str| host.manager.told(section, key);
     let mut lacks = Vec::new();
     for (key, wanted) in documented().into_iter().filter(|(key, _)| key == "read" || key == "write") {
         let have: Vec<_> = given(&key).unwrap_or_default().split(',').collect();

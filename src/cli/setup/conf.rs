@@ -152,12 +152,13 @@ impl Conf {
         self.sections.iter().filter(|section| !section.options.iter().any(|option| option == "!"))
     }
 
-    /// The values of a section, after those of its templates.
-    pub fn values<'a>(&'a self, section: &'a Section) -> Vec<&'a Value> {
+    /// The last value of a key in a section, or else in its templates: the one that counts there.
+    pub fn told<'a>(&'a self, section: &'a Section, key: &str) -> Option<&'a str> {
         let templates = section.options.iter().filter(|option| !matches!(option.as_str(), "!" | "+"));
         let inherited = templates.filter_map(|name| self.sections.iter().find(|s| s.name == **name));
         // a template of a template: one step is what dialplans of people have
-        inherited.flat_map(|s| &s.values).chain(&section.values).collect()
+        let values = inherited.flat_map(|s| &s.values).chain(&section.values);
+        values.filter(|v| v.key.eq_ignore_ascii_case(key)).map(|v| v.value.as_str()).next_back()
     }
 }
 

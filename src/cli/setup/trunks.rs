@@ -20,21 +20,18 @@ pub(super) fn find(host: &Host) -> Vec<String> {
 
 /// Endpoints that log in elsewhere, that a registration is for, or that begin in a trunk's context.
 fn pjsip(conf: &Conf) -> Vec<String> {
-    let told = |section, key: &str| {
-        let values = conf.values(section);
-        values.iter().rev().find(|v| v.key == key).map(|v| v.value.clone())
-    };
+    let told = |section, key: &str| conf.told(section, key);
     let registered: Vec<_> = conf
         .real()
-        .filter(|section| told(section, "type").as_deref() == Some("registration"))
+        .filter(|section| told(section, "type") == Some("registration"))
         .filter_map(|section| told(section, "endpoint"))
         .collect();
-    let endpoints = conf.real().filter(|section| told(section, "type").as_deref() == Some("endpoint"));
+    let endpoints = conf.real().filter(|section| told(section, "type") == Some("endpoint"));
     endpoints
         .filter(|section| {
             told(section, "outbound_auth").is_some()
-                || registered.contains(&section.name)
-                || told(section, "context").is_some_and(|context| is_outside(&context))
+                || registered.contains(&section.name.as_str())
+                || told(section, "context").is_some_and(is_outside)
         })
         .map(|section| format!("PJSIP/{}-", section.name))
         .collect()
@@ -44,9 +41,7 @@ fn peers(conf: &Conf, technology: &str) -> Vec<String> {
     let peers = conf.real().filter(|section| !matches!(section.name.as_str(), "general" | "authentication"));
     peers
         .filter(|section| {
-            let values = conf.values(section);
-            let told = |key: &str| values.iter().rev().find(|v| v.key == key).map(|v| v.value.as_str());
-            told("type").is_some() && told("context").is_some_and(is_outside)
+            conf.told(section, "type").is_some() && conf.told(section, "context").is_some_and(is_outside)
         })
         .map(|section| format!("{technology}/{}-", section.name))
         .collect()
