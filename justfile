@@ -23,9 +23,9 @@ fuzz seconds="300":
 bench:
     cargo bench --package parsers
 
-# The package for amd64, linked for glibc 2.28.
-deb:
-    packaging/deb
+# The package, linked for glibc 2.28: amd64, arm64 or armhf.
+deb arch="amd64":
+    packaging/deb {{arch}}
 
 # Its life from installation to purge on every Debian there is support for, and what there is to know of it.
 package-matrix:

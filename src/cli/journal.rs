@@ -147,18 +147,28 @@ fn verified(found: &Findings) -> Vec<String> {
 fn export(offline: &Offline, args: &args::JournalExport, out: &mut Out) -> Result<Done, CliError> {
     let (zone, now) = (jiff::tz::TimeZone::system(), crate::clock::now());
     let time = (args.from.map(|from| from.begin(&zone, now)), args.to.map(|to| to.end(&zone, now)));
-    let mut unreadable_parts = 0;
-    for part in offline.parts().map_err(|why| unreadable(&why))? {
-        match offline.export(&part, time, |value| out.value(&value)) {
-            Ok(written) => written?,
-            Err(why @ JournalError::Damaged { .. }) => {
-                tracing::warn!(part = %part.name, reason = %why, "a store is damaged and was not exported whole");
-                unreadable_parts += 1;
+    let mut damaged = 0;
+    let parts = offline.parts().map_err(|why| unreadable(&why))?;
+    for part in parts.into_iter().filter(|part| part.kind != PartKind::Quarantined) {
+        let why = match offline.export(&part, time, |value| out.value(&value)) {
+            Ok(written) => {
+                written?;
+                // a record that cannot be read costs itself: nothing of it was met
+                let found = offline.examine(&part).map_err(|why| unreadable(&why))?;
+                match found.damaged {
+                    0 => found.faults.into_iter().next(),
+                    records => Some(format!("{} damaged", plural(records, "record is", "records are"))),
+                }
             }
+            Err(why @ JournalError::Damaged { .. }) => Some(why.to_string()),
             Err(why) => return Err(unreadable(&why)),
+        };
+        if let Some(reason) = why {
+            tracing::warn!(part = %part.name, reason, "a store is damaged and was not exported whole");
+            damaged += 1;
         }
     }
-    Ok(if unreadable_parts == 0 { Done::All } else { Done::Partly })
+    Ok(if damaged == 0 { Done::All } else { Done::Partly })
 }
 
 async fn salvage(config: &Config, offline: Offline, args: &args::JournalSalvage) -> Result<Done, CliError> {
