@@ -20,7 +20,7 @@ use super::zone;
 const MAX_LINE: u64 = 16 * 1024;
 /// Rows of a page.
 const PAGE: usize = 500;
-/// Bytes at a file's end that tell how times are written.
+/// Bytes at a file's end that tell how times are written, and at its beginning when it began.
 const SAMPLE: u64 = 64 * 1024;
 /// Rotated files of one log; more is somebody's archive.
 const MAX_FILES: usize = 4_000;
@@ -103,14 +103,15 @@ impl Csv {
         let path = self.path.clone();
         let (from, to) = (position(span.from, clock), position(span.to, clock));
         let since = span.from;
-        let mut files = blocking(move || {
-            let files = files(&path).map_err(|why| unreadable(&path, &why))?;
+        let files = blocking(move || {
+            let mut files = files(&path).map_err(|why| unreadable(&path, &why))?;
             // what was last written before the span has nothing of it
-            Ok(files.into_iter().filter(|(_, written)| *written >= since.secs() - MIXED).collect::<Vec<_>>())
+            files.retain(|(_, written)| *written >= since.secs() - MIXED);
+            // by what is in them: one that was copied or restored was written last
+            files.sort_by_cached_key(|(path, written)| std::cmp::Reverse((first(path), *written)));
+            Ok(files.into_iter().map(|(path, _)| path).collect())
         })
         .await?;
-        files.sort_by_key(|(_, written)| std::cmp::Reverse(*written));
-        let files = files.into_iter().map(|(path, _)| path).collect();
         self.reading = Some(Reading { files, open: None, from, to });
         Ok(())
     }
@@ -163,10 +164,7 @@ impl Open {
     /// Near the first record that ends at this moment or later.
     fn at(path: &Path, moment: i64) -> io::Result<Self> {
         let mut file = File::open(path)?;
-        let mut magic = [0; 2];
-        let compressed = file.read(&mut magic)? == 2 && magic == [0x1f, 0x8b];
-        file.seek(SeekFrom::Start(0))?;
-        if compressed {
+        if is_compressed(&mut file)? {
             let lines = BufReader::with_capacity(64 * 1024, MultiGzDecoder::new(BufReader::new(file)));
             return Ok(Self { lines: Box::new(lines), done: false });
         }
@@ -192,6 +190,27 @@ impl Open {
         }
         Ok(None)
     }
+}
+
+fn is_compressed(file: &mut File) -> io::Result<bool> {
+    let mut magic = [0; 2];
+    let compressed = file.read(&mut magic)? == 2 && magic == [0x1f, 0x8b];
+    file.rewind()?;
+    Ok(compressed)
+}
+
+/// When the first record of a file starts, in the store's own clock; what cannot be read has none.
+fn first(path: &Path) -> Option<i64> {
+    let mut file = File::open(path).ok()?;
+    let bytes: Box<dyn Read> =
+        if is_compressed(&mut file).ok()? { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let mut lines = BufReader::new(bytes.take(SAMPLE));
+    while let Some(bytes) = line(&mut lines).ok()? {
+        if let Some(start) = record(&bytes).and_then(|cdr| cdr.start.as_deref().and_then(utc)) {
+            return Some(start);
+        }
+    }
+    None
 }
 
 /// An offset before the first record that ends at this moment or later.

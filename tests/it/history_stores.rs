@@ -701,10 +701,17 @@ pub fn master_csv(directory: &Path, rows: &[Row]) -> PathBuf {
     gzip.write_all(lines(&rows[..one], false).as_bytes()).unwrap();
     gzip.finish().unwrap();
     written(&oldest, &rows[one - 1]);
+    fs::write(&path, format!("{}\"half a li", lines(&rows[two..], true))).unwrap();
+    // restored from a backup: written after the log
     let older = directory.join("Master.csv.1");
     fs::write(&older, lines(&rows[one..two], true)).unwrap();
-    written(&older, &rows[two - 1]);
-    fs::write(&path, format!("{}\"half a li", lines(&rows[two..], true))).unwrap();
+    let log = fs::metadata(&path).unwrap().modified().unwrap();
+    fs::File::options()
+        .append(true)
+        .open(&older)
+        .unwrap()
+        .set_modified(log + Duration::from_secs(1))
+        .unwrap();
     fs::write(directory.join("Master.csv.bak"), "not ours").unwrap();
     path
 }
