@@ -25,8 +25,8 @@ use crate::history_stores::{
 };
 use crate::replay::fixture;
 
-/// Of the agent beside a PBX, at any time. The code of a debug build takes twenty more.
-const MOST_MEMORY: u64 = if cfg!(debug_assertions) { 84 << 20 } else { 64 << 20 };
+/// Of the agent beside a PBX, at any time.
+const MOST_MEMORY: u64 = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many rows a long test has.
