@@ -202,15 +202,11 @@ fn is_compressed(file: &mut File) -> io::Result<bool> {
 /// When the first record of a file starts, in the store's own clock; what cannot be read has none.
 fn first(path: &Path) -> Option<i64> {
     let mut file = File::open(path).ok()?;
-    let bytes: Box<dyn Read> =
+    let bytes: Box<dyn Read + Send> =
         if is_compressed(&mut file).ok()? { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-    let mut lines = BufReader::new(bytes.take(SAMPLE));
-    while let Some(bytes) = line(&mut lines).ok()? {
-        if let Some(start) = record(&bytes).and_then(|cdr| cdr.start.as_deref().and_then(utc)) {
-            return Some(start);
-        }
-    }
-    None
+    let mut open = Open { lines: Box::new(BufReader::new(bytes.take(SAMPLE))), done: false };
+    // every layout has it as a time
+    open.row().ok()??.start.as_deref().and_then(utc)
 }
 
 /// An offset before the first record that ends at this moment or later.

@@ -691,8 +691,7 @@ pub fn master_csv(directory: &Path, rows: &[Row]) -> PathBuf {
     let cut = |at: usize| (at..).find(|at| rows[*at].uniqueid != rows[at - 1].uniqueid).unwrap();
     let (one, two) = (cut(third), cut(2 * third));
     let path = directory.join("Master.csv");
-    let written = |path: &Path, last: &Row| {
-        let at = std::time::UNIX_EPOCH + Duration::from_secs(u64::try_from(last.start).unwrap() + 60);
+    let written = |path: &Path, at: std::time::SystemTime| {
         fs::File::options().append(true).open(path).unwrap().set_modified(at).unwrap();
     };
     let oldest = directory.join("Master.csv.2.gz");
@@ -700,18 +699,14 @@ pub fn master_csv(directory: &Path, rows: &[Row]) -> PathBuf {
         flate2::write::GzEncoder::new(fs::File::create(&oldest).unwrap(), flate2::Compression::fast());
     gzip.write_all(lines(&rows[..one], false).as_bytes()).unwrap();
     gzip.finish().unwrap();
-    written(&oldest, &rows[one - 1]);
+    let last = u64::try_from(rows[one - 1].start).unwrap();
+    written(&oldest, std::time::UNIX_EPOCH + Duration::from_secs(last + 60));
     fs::write(&path, format!("{}\"half a li", lines(&rows[two..], true))).unwrap();
     // restored from a backup: written after the log
     let older = directory.join("Master.csv.1");
     fs::write(&older, lines(&rows[one..two], true)).unwrap();
     let log = fs::metadata(&path).unwrap().modified().unwrap();
-    fs::File::options()
-        .append(true)
-        .open(&older)
-        .unwrap()
-        .set_modified(log + Duration::from_secs(1))
-        .unwrap();
+    written(&older, log + Duration::from_secs(1));
     fs::write(directory.join("Master.csv.bak"), "not ours").unwrap();
     path
 }

@@ -45,7 +45,7 @@ fn nothing_acknowledged_is_lost_or_doubled_by_kill_9() {
 
 /// The other process; not a test of its own.
 #[test]
-#[ignore = "started by the test above"]
+#[ignore = "the process that the test above starts, and kills"]
 fn child() {
     let Some((directory, round)) = asked() else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();

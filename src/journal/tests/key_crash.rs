@@ -50,7 +50,7 @@ fn no_create_is_doubled_or_withheld_by_a_kill_while_keys_are_copied() {
 
 /// The other process; not a test of its own.
 #[test]
-#[ignore = "started by the test above"]
+#[ignore = "the process that the test above starts, and kills"]
 fn child() {
     let Some((directory, round)) = crash::asked() else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
