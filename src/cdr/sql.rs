@@ -245,7 +245,8 @@ impl Sql {
             Key::Start => {
                 let (start, (from, to)) = (self.start(), (self.moment(from), self.moment(to)));
                 format!(
-                    "{list} FROM {table} WHERE {start} >= '{from}' AND {start} < '{to}' ORDER BY {start} LIMIT {limit}"
+                    "{list} FROM {table} WHERE {start} >= '{from}' AND {start} < '{to}' {} LIMIT {limit}",
+                    self.in_order(&start)
                 )
             }
             Key::Scan => {
@@ -255,14 +256,16 @@ impl Sql {
             Key::Uniqueid { prefix } => {
                 let id = self.quoted(self.name(Field::Uniqueid));
                 format!(
-                    "{list} FROM {table} WHERE {id} >= '{prefix}{from:010}' AND {id} < '{prefix}{to:010}' ORDER BY {id} LIMIT {limit}"
+                    "{list} FROM {table} WHERE {id} >= '{prefix}{from:010}' AND {id} < '{prefix}{to:010}' {} LIMIT {limit}",
+                    self.in_order(&id)
                 )
             }
             Key::Counter(name) => {
                 let counter = self.quoted(name);
                 let text = self.connection.text_of_number(&counter);
                 format!(
-                    "{list}, {text} FROM {table} WHERE {counter} >= {from} AND {counter} < {to} ORDER BY {counter} LIMIT {limit}"
+                    "{list}, {text} FROM {table} WHERE {counter} >= {from} AND {counter} < {to} {} LIMIT {limit}",
+                    self.in_order(&counter)
                 )
             }
         }
@@ -270,6 +273,12 @@ impl Sql {
 
     fn start(&self) -> String {
         self.quoted(self.name(Field::Start))
+    }
+
+    /// By a column, with its table: alone, its name would be that of the text that PostgreSQL answers with,
+    /// which is in another order (`"10"` before `"9"`) and has no index.
+    fn in_order(&self, quoted: &str) -> String {
+        format!("ORDER BY {}.{quoted}", self.table())
     }
 
     /// A position as the store writes times.
@@ -301,14 +310,15 @@ impl Sql {
         let text =
             self.columns.get(Field::Start).map(|column| self.connection.text_of(column)).unwrap_or_default();
         let edge = |rows: &[Texts]| rows.first()?.first()?.as_deref()?.trim().parse::<i64>().ok();
-        let first = self.query(&format!("SELECT {number} FROM {table} ORDER BY {name} LIMIT 1")).await?;
-        let last = self.query(&format!("SELECT {number} FROM {table} ORDER BY {name} DESC LIMIT 1")).await?;
+        let order = self.in_order(&name);
+        let first = self.query(&format!("SELECT {number} FROM {table} {order} LIMIT 1")).await?;
+        let last = self.query(&format!("SELECT {number} FROM {table} {order} DESC LIMIT 1")).await?;
         let (Some(mut low), Some(last)) = (edge(&first), edge(&last)) else { return Ok(0) };
         let mut high = last.saturating_add(1);
         while low < high {
             let middle = low + (high - low) / 2;
             let sql = format!(
-                "SELECT {text} FROM {table} WHERE {name} >= {middle} AND {start} IS NOT NULL ORDER BY {name} LIMIT 1"
+                "SELECT {text} FROM {table} WHERE {name} >= {middle} AND {start} IS NOT NULL {order} LIMIT 1"
             );
             let found = self.query(&sql).await?;
             let later = match found.first().and_then(|row| row.first()?.as_deref()) {
@@ -332,8 +342,8 @@ impl Sql {
             Key::Counter(name) => self.quoted(name),
             Key::Scan => String::new(),
         };
-        let order = if by.is_empty() { by } else { format!(" ORDER BY {by} DESC") };
-        let sql = format!("{} FROM {}{order} LIMIT {SAMPLE}", self.select_list(), self.table());
+        let order = if by.is_empty() { by } else { format!("{} DESC", self.in_order(&by)) };
+        let sql = format!("{} FROM {} {order} LIMIT {SAMPLE}", self.select_list(), self.table());
         let rows = self.query(&sql).await?;
         Ok(rows.into_iter().map(|texts| self.columns.row(texts)).collect())
     }

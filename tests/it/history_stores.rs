@@ -609,6 +609,8 @@ async fn postgresql_in_utc_gives_the_same_creates() {
     let part = expected.iter().filter(|(at, ..)| (FIRST + 86_400..FIRST + 90_000).contains(at));
     assert_eq!(made.len(), part.count());
     assert!(read < 3_000, "{read}");
+    // ids of one to five digits
+    check(&counted, &expected).await;
     for (user, table, what) in [("reader", "none", "there is no table"), ("nobody", "cdr", "nobody")] {
         let error = open(&self::config(&source(user), &format!("table = '{table}'"))).await.unwrap_err();
         assert!(error.what.contains(what), "{error:?}");
