@@ -105,8 +105,9 @@ impl Csv {
         let since = span.from;
         let files = blocking(move || {
             let mut files = files(&path).map_err(|why| unreadable(&path, &why))?;
-            // what was last written before the span has nothing of it
-            files.retain(|(_, written)| *written >= since.secs() - MIXED);
+            // what was last written before the span has nothing of it; nothing is passed over for a
+            // clock or a zone that is some hours wrong
+            files.retain(|(_, written)| *written >= since.secs() - 86_400);
             // by what is in them: one that was copied or restored was written last
             files.sort_by_cached_key(|(path, written)| std::cmp::Reverse((first(path), *written)));
             Ok(files.into_iter().map(|(path, _)| path).collect())

@@ -51,8 +51,5 @@ pub(super) async fn capture(config: &Config, args: &args::Capture) -> Result<Don
 
 /// No `[ami]`.
 pub(super) fn unconfigured() -> CliError {
-    CliError::usage(
-        "no [ami] is configured",
-        "write it into a file in conf.d; packaging/callpost.toml explains it",
-    )
+    CliError::usage("no [ami] is configured", "write it into a file in conf.d; callpost.toml(5) explains it")
 }

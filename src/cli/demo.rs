@@ -39,7 +39,7 @@ const ENGLISH: Words = Words {
     wrong: "doubled or out of order",
     journal: "on disk before it is sent: p50",
     latency: "from Asterisk's event to the request's arrival: p50",
-    next: "Next: `callpost check` beside your own Asterisk; packaging/callpost.toml has every key.",
+    next: "Next: `callpost check` beside your own Asterisk; callpost.toml(5) has every key.",
     spanish: false,
 };
 
@@ -55,7 +55,7 @@ const SPANISH: Words = Words {
     wrong: "duplicadas o en desorden",
     journal: "en disco antes de enviarse: p50",
     latency: "del evento de Asterisk a la llegada de la petición: p50",
-    next: "Ahora: `callpost check` junto a su Asterisk; packaging/callpost.toml tiene todas las claves.",
+    next: "Ahora: `callpost check` junto a su Asterisk; callpost.toml(5) tiene todas las claves.",
     spanish: true,
 };
 

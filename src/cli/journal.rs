@@ -28,7 +28,7 @@ pub(super) async fn journal(config: &Config, args: &args::Journal) -> Result<Don
 
 /// Root becomes the journal's owner: this program is run again with that user and group. Files of
 /// root in the journal would keep the agent from starting.
-fn as_owner(directory: &Path) -> Result<(), CliError> {
+pub(super) fn as_owner(directory: &Path) -> Result<(), CliError> {
     let Ok(found) = std::fs::metadata(directory) else { return Ok(()) };
     if !rustix::process::geteuid().is_root() || found.uid() == 0 {
         return Ok(());

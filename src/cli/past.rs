@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 
 use super::exit::CliError;
+use super::journal::as_owner;
 use super::status::client;
 use crate::agent::open_journal;
 use crate::api::{CallName, CallTrace, ClientError, FindError, LegsQuery, find};
@@ -44,7 +45,7 @@ pub(super) async fn trace(config: &Config, name: &CallName) -> Result<CallTrace,
 pub(super) async fn journal(config: &Config, not_running: ClientError) -> Result<Journal, CliError> {
     let directory = &config.journal.directory;
     match std::fs::metadata(directory.join("outbox")) {
-        Ok(_) => {}
+        Ok(_) => as_owner(directory)?,
         Err(why) if why.kind() == ErrorKind::PermissionDenied => {
             return Err(ClientError::Denied(directory.clone()).into());
         }
@@ -60,7 +61,9 @@ pub(super) async fn journal(config: &Config, not_running: ClientError) -> Result
 pub(super) fn unreadable(why: &JournalError) -> CliError {
     let remedy = match why {
         JournalError::InUse(_) => "ask the agent that has it: give its api.socket in the configuration",
-        JournalError::Owner { .. } => "ask as its owner: `sudo -u callpost callpost ...`, or start the agent",
+        JournalError::Owner { .. } => {
+            "ask as its owner: `runuser -u callpost -- callpost ...`, or start the agent"
+        }
         JournalError::OtherPbx { .. } => "give the configuration that the agent has",
         JournalError::Damaged { .. } => "see `callpost journal verify`",
         JournalError::Io { .. } | JournalError::TooLarge(_) | JournalError::Closed => {

@@ -17,6 +17,9 @@ use super::types::Config;
 /// Read where no other file is named.
 pub const DEFAULT_FILE: &str = "/etc/callpost/callpost.toml";
 
+/// Where systemd keeps what the service has in its `$CREDENTIALS_DIRECTORY`, for root's commands.
+const SERVICE_CREDENTIALS: &str = "/run/credentials/callpost.service";
+
 /// A configuration of ten thousand users is below this.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
@@ -159,7 +162,9 @@ impl Layers {
     }
 
     fn check(mut self, environment: &Environment) -> Result<Loaded, Faults> {
-        let credentials = environment.directory("CREDENTIALS_DIRECTORY");
+        let credentials = environment
+            .directory("CREDENTIALS_DIRECTORY")
+            .or_else(|| Some(PathBuf::from(SERVICE_CREDENTIALS)).filter(|path| path.is_dir()));
         let secrets = environment.secrets.clone().unwrap_or(Stores::default().secrets);
         let reader = Reader { stores: Stores { credentials, secrets }, ..Reader::default() };
         *reader.warnings.borrow_mut() = apply_variables(&mut self.tree, environment);

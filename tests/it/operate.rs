@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -470,4 +470,11 @@ async fn who_may_not_ask_is_told_which_group_may_and_the_journal_stays_closed() 
     );
     stop(agent);
     assert!(!socket.exists(), "the socket goes with the agent");
+    // without an agent root reads the journal as its owner
+    let journal = at.join("journal");
+    assert!(Command::new("chown").args(["-R", "65534:65534"]).arg(&journal).status().unwrap().success());
+    let mut command = Command::new(&program);
+    command.env_clear().env("CALLPOST_CONFIG", at.join("callpost.toml")).args(["dead", "list", "--json"]);
+    assert_eq!(json_lines(done(&command.output().unwrap(), 0).as_bytes()).len(), 1);
+    assert_eq!(fs::metadata(journal.join("lock")).unwrap().uid(), 65_534);
 }

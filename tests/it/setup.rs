@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, PgConnection};
 use tempfile::TempDir;
 
 use crate::cli::{callpost, text};
+use crate::history_stores::{mariadb, mysql, pg, postgres};
 
 /// Bytes, inode, owner, mode.
 type About = (Vec<u8>, u64, u32, u32);
@@ -378,7 +380,7 @@ fn a_store_gets_an_account_of_its_own_that_may_only_read() {
     let shown = text(&output.stdout);
     assert!(shown.contains("next  systemctl restart callpost"), "{shown}");
     let source = host.read("etc/callpost/secrets/cdr-source");
-    let password = source.split(':').nth(2).unwrap().split('@').next().unwrap();
+    let password = &password(&host);
     assert_eq!(source.trim(), format!("mysql://callpost:{password}@localhost/asterisk"));
     assert_eq!(password.len(), 32);
     let grant = host.read("etc/callpost/secrets/cdr-grant.sql");
@@ -392,6 +394,50 @@ fn a_store_gets_an_account_of_its_own_that_may_only_read() {
         shown.contains("GRANT SELECT ON asterisk.cdr TO 'callpost'@'localhost'") && !shown.contains(password),
         "{shown}"
     );
+}
+
+/// The password that `setup` chose.
+fn password(host: &Host) -> String {
+    let source = host.read("etc/callpost/secrets/cdr-source");
+    source.split(':').nth(2).unwrap().split('@').next().unwrap().to_owned()
+}
+
+/// An earlier installation left its account: the statements give it the new password.
+#[tokio::test]
+async fn the_account_of_the_store_is_made_and_made_again() {
+    if let Some(server) = mariadb() {
+        let mut admin = mysql(&server, "").await;
+        let begin = "CREATE DATABASE asterisk; CREATE TABLE asterisk.cdr (a INT)";
+        sqlx::raw_sql(begin).execute(&mut admin).await.unwrap();
+        for _ in 0..2 {
+            let host = Host::vitalpbx();
+            host.full();
+            let grant = host.read("etc/callpost/secrets/cdr-grant.sql");
+            sqlx::raw_sql(AssertSqlSafe(grant)).execute(&mut admin).await.unwrap();
+            let (password, socket) = (password(&host), server.socket.display());
+            let url = format!("mysql://callpost:{password}@localhost/asterisk?socket={socket}");
+            let mut reader = MySqlConnection::connect(&url).await.unwrap();
+            sqlx::raw_sql("SELECT * FROM cdr").execute(&mut reader).await.unwrap();
+            sqlx::raw_sql("INSERT INTO cdr VALUES (1)").execute(&mut reader).await.unwrap_err();
+        }
+    }
+    if let Some(server) = postgres() {
+        let mut admin = pg(&server).await;
+        sqlx::raw_sql("CREATE TABLE cdr (a INT)").execute(&mut admin).await.unwrap();
+        for _ in 0..2 {
+            let host = Host::debian();
+            host.write("etc/asterisk/cdr_pgsql.conf", "[global]\nhostname=localhost\ndbname=postgres\n");
+            let shown = text(&host.full().stdout);
+            assert!(shown.contains("psql -v ON_ERROR_STOP=1 postgres <"), "{shown}");
+            let grant = host.read("etc/callpost/secrets/cdr-grant.sql");
+            sqlx::raw_sql(AssertSqlSafe(grant)).execute(&mut admin).await.unwrap();
+            let (password, socket) = (password(&host), server.socket.display());
+            let url = format!("postgres://callpost:{password}@localhost/postgres?host={socket}");
+            let mut reader = PgConnection::connect(&url).await.unwrap();
+            sqlx::raw_sql("SELECT * FROM cdr").execute(&mut reader).await.unwrap();
+            sqlx::raw_sql("INSERT INTO cdr VALUES (1)").execute(&mut reader).await.unwrap_err();
+        }
+    }
 }
 
 #[test]
@@ -519,4 +565,12 @@ fn a_faulty_wish_is_refused_before_anything_is_written() {
         assert!(error.contains(said), "{arguments:?}: {error}");
         assert_eq!(host.files(), before, "{arguments:?}");
     }
+    host.write("etc/callpost/conf.d/40-script.toml", "[[nimbox]]\nname = 'crm'\n");
+    let output = host.setup(&["--yes", "--destination", "caller"]);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(
+        error.contains("40-script.toml has [[nimbox]]") && error.contains("inbound_destination"),
+        "{error}"
+    );
 }

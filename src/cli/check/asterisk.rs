@@ -38,7 +38,7 @@ pub(super) async fn check(
             report.bad("Asterisk", error.to_string(), stanza())?;
         }
         Ok(Err(error)) => {
-            let remedy = "the account it needs is in packaging/asterisk/manager.d/callpost.conf";
+            let remedy = "is Asterisk running, with `enabled = yes` in manager.conf, and is this the address it has there?";
             report.bad("Asterisk", error.to_string(), remedy)?;
         }
         Err(_) => report.bad(

@@ -254,7 +254,13 @@ impl Making<'_> {
         }
         if let Some(destination) = self.wishes.destination {
             let Some(sink) = self.settings.nimbox.first_mut() else {
-                return Err(CliError::usage("there is no NiMbox for --destination", "give --nimbox-url too"));
+                return Err(match self.site.elsewhere.get("nimbox") {
+                    None => CliError::usage("there is no NiMbox for --destination", "give --nimbox-url too"),
+                    Some(file) => CliError::usage(
+                        format!("{} has [[nimbox]], which setup does not change", self.host.shown(file)),
+                        "set inbound_destination there",
+                    ),
+                });
             };
             sink.inbound_destination = match destination {
                 Destination::Did => "did",

@@ -49,17 +49,20 @@ impl Found {
         format!("{scheme}://{USER}:{password}@{}{port}/{}", self.host, self.database)
     }
 
-    /// The statements that make the account, for whoever rules the database.
+    /// The statements that make the account, for whoever rules the database. Of one that is there
+    /// already, from an earlier installation, the password is new; MySQL refuses it.
     pub fn grant(&self, password: &str) -> String {
         let Self { database, table, .. } = self;
         if self.kind == Kind::Postgres {
             return format!(
-                "CREATE ROLE {USER} LOGIN PASSWORD '{password}';\nGRANT SELECT ON {table} TO {USER};\n"
+                "DO $$ BEGIN CREATE ROLE {USER}; EXCEPTION WHEN duplicate_object THEN NULL; END $$;\n\
+                 ALTER ROLE {USER} LOGIN PASSWORD '{password}';\nGRANT SELECT ON {table} TO {USER};\n"
             );
         }
         let from = if self.host == "localhost" { "localhost" } else { "%" };
+        // a comment to MySQL and to MariaDB 5.5, which do not know it
         format!(
-            "CREATE USER '{USER}'@'{from}' IDENTIFIED BY '{password}';\n\
+            "CREATE /*M!100103 OR REPLACE */ USER '{USER}'@'{from}' IDENTIFIED BY '{password}';\n\
              GRANT SELECT ON {database}.{table} TO '{USER}'@'{from}';\n"
         )
     }
@@ -68,8 +71,12 @@ impl Found {
     pub fn grant_command(&self, file: &str) -> String {
         let Self { database, host, .. } = self;
         match (self.kind, host.as_str()) {
-            (Kind::Postgres, "localhost") => format!("runuser -u postgres -- psql {database} <{file}"),
-            (Kind::Postgres, host) => format!("psql -h {host} -U postgres {database} <{file}"),
+            (Kind::Postgres, "localhost") => {
+                format!("runuser -u postgres -- psql -v ON_ERROR_STOP=1 {database} <{file}")
+            }
+            (Kind::Postgres, host) => {
+                format!("psql -v ON_ERROR_STOP=1 -h {host} -U postgres {database} <{file}")
+            }
             (_, "localhost") => format!("mysql <{file}"),
             (_, host) => format!("mysql -h {host} -u root -p <{file}"),
         }
@@ -289,7 +296,7 @@ mod tests {
         assert_eq!(maria.source("pw"), "mysql://callpost:pw@localhost/asteriskcdrdb");
         assert_eq!(
             maria.grant("pw"),
-            "CREATE USER 'callpost'@'localhost' IDENTIFIED BY 'pw';\nGRANT SELECT ON asteriskcdrdb.cdr TO 'callpost'@'localhost';\n"
+            "CREATE /*M!100103 OR REPLACE */ USER 'callpost'@'localhost' IDENTIFIED BY 'pw';\nGRANT SELECT ON asteriskcdrdb.cdr TO 'callpost'@'localhost';\n"
         );
         assert!(found(Kind::MySql, "db1").grant("pw").contains("'callpost'@'%'"));
         assert!(found(Kind::Postgres, "localhost").grant("pw").contains("GRANT SELECT ON cdr TO callpost;"));
