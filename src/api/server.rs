@@ -30,6 +30,7 @@ use super::replay::replay;
 use super::socket::Socket;
 use super::types::{Live, View};
 use crate::calls::Update;
+use crate::cdr::note_deleted;
 use crate::journal::{DeletedDays, JournalError, Selection};
 use crate::{clock, config};
 
@@ -207,7 +208,7 @@ async fn count_again(State(view): State<View>, Json(what): Json<Selection>) -> R
 
 /// Days were deleted from a NiMbox.
 async fn deleted(State(view): State<View>, Json(days): Json<DeletedDays>) -> Response {
-    json(view.journal.note_deleted(&days, clock::now()).await)
+    json(note_deleted(&view.journal, &days, clock::now()).await)
 }
 
 fn json(answer: Result<impl Serialize, JournalError>) -> Response {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest;
 use crate::hex::hex;
-use crate::journal::{Journal, JournalError};
+use crate::journal::{DeletedDays, Journal, JournalError};
 
 /// Its name.
 const NOTE: &str = "cdr/backfills";
@@ -49,6 +49,16 @@ pub(super) async fn forget(journal: &Journal, run: &str) -> Result<(), JournalEr
     let before = all.len();
     all.retain(|known| known.run != run);
     if all.len() == before { Ok(()) } else { write(journal, &all).await }
+}
+
+/// Days were deleted from a NiMbox: what is known of them is not there any more, and a run that was cut
+/// off after them must not go on behind them.
+///
+/// # Errors
+/// When it is not on disk.
+pub async fn note_deleted(journal: &Journal, days: &DeletedDays, at: Micros) -> Result<(), JournalError> {
+    write(journal, &[]).await?;
+    journal.note_deleted(days, at).await
 }
 
 async fn all(journal: &Journal) -> Vec<Checkpoint> {

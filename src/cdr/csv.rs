@@ -3,8 +3,9 @@
 //!
 //! Records are appended as calls end. A file that is not compressed is entered by halving near the span.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -22,6 +23,10 @@ const MAX_LINE: u64 = 16 * 1024;
 const PAGE: usize = 500;
 /// Bytes at a file's end that tell how times are written, and at its beginning when it began.
 const SAMPLE: u64 = 64 * 1024;
+/// Files that are looked at for it where the log is empty.
+const SAMPLED: usize = 8;
+/// So many records in a row that ended a day after the span: nothing of it comes any more.
+const BEYOND: usize = 100;
 /// Rotated files of one log; more is somebody's archive.
 const MAX_FILES: usize = 4_000;
 /// Halving stops when so little is left.
@@ -43,17 +48,31 @@ pub(super) struct Csv {
 #[derive(Debug)]
 struct Reading {
     /// Still to be read, the next last.
-    files: Vec<PathBuf>,
+    files: Vec<LogFile>,
     open: Option<Open>,
     /// In the store's own clock, as if it were UTC.
     from: i64,
     to: i64,
 }
 
+/// One file of the log, as it was listed.
+#[derive(Debug)]
+struct LogFile {
+    path: PathBuf,
+    /// When it was last written, seconds.
+    written: i64,
+    /// Device and inode: another file of this name is another part of the log.
+    is: (u64, u64),
+}
+
 #[derive(Debug)]
 struct Open {
+    path: PathBuf,
     lines: Box<dyn BufReadDebug>,
+    compressed: bool,
     done: bool,
+    /// Records since the last that is not far behind the span.
+    beyond: usize,
 }
 
 /// A reader that can be shown.
@@ -75,15 +94,22 @@ impl Csv {
         let path = path.to_path_buf();
         blocking(move || {
             let mut file = File::open(&path).map_err(|why| unreadable(&path, &why))?;
-            let sample = sample(&mut file).map_err(|why| unreadable(&path, &why))?;
+            let mut sample = sample(&mut file).map_err(|why| unreadable(&path, &why))?;
             let length = file.metadata().map_err(|why| unreadable(&path, &why))?.len();
             if sample.is_empty() && length > 0 {
                 let what =
                     format!("no line of {} is a record of cdr_csv or of cdr_custom's sample", path.display());
                 return Err(StoreError::new(what, "name Master.csv, or use another store"));
             }
-            let files = files(&path).map_err(|why| unreadable(&path, &why))?.len();
-            Ok(Self { path, sample, files, reading: None })
+            let mut files = files(&path).map_err(|why| unreadable(&path, &why))?;
+            let count = files.len();
+            if sample.is_empty() {
+                // rotated just now: the clock is that of the rows before
+                files.sort_by_key(|file| std::cmp::Reverse(file.written));
+                let samples = files.iter().take(SAMPLED).filter_map(|file| rotated_sample(&file.path).ok());
+                sample = samples.into_iter().find(|rows| !rows.is_empty()).unwrap_or_default();
+            }
+            Ok(Self { path, sample, files: count, reading: None })
         })
         .await
     }
@@ -107,10 +133,10 @@ impl Csv {
             let mut files = files(&path).map_err(|why| unreadable(&path, &why))?;
             // what was last written before the span has nothing of it; nothing is passed over for a
             // clock or a zone that is some hours wrong
-            files.retain(|(_, written)| *written >= since.secs() - 86_400);
+            files.retain(|file| file.written >= since.secs() - 86_400);
             // by what is in them: one that was copied or restored was written last
-            files.sort_by_cached_key(|(path, written)| std::cmp::Reverse((first(path), *written)));
-            Ok(files.into_iter().map(|(path, _)| path).collect())
+            files.sort_by_cached_key(|file| std::cmp::Reverse((first(&file.path), file.written)));
+            Ok(files)
         })
         .await?;
         self.reading = Some(Reading { files, open: None, from, to });
@@ -138,19 +164,22 @@ impl Reading {
         let mut rows = Vec::new();
         loop {
             if self.open.is_none() {
-                let Some(path) = self.files.pop() else {
+                let Some(file) = self.files.pop() else {
                     return Ok((!rows.is_empty()).then_some(Page { rows, reached: None }));
                 };
-                self.open = Some(Open::at(&path, self.from - MIXED).map_err(|why| unreadable(&path, &why))?);
+                let path = &file.path;
+                self.open = Some(Open::at(&file, self.from - MIXED).map_err(|why| unreadable(path, &why))?);
             }
             let Some(open) = &mut self.open else { return Ok(None) };
-            while let Some(cdr) = open.row().map_err(|why| unreadable(Path::new("a rotated file"), &why))? {
+            while let Some(cdr) = open.next()? {
+                // what ends a day later and still began before is a call that never ends; a few of them
+                // are of a clock that was wrong for a while
+                let beyond = ended(&cdr).is_some_and(|end| end > self.to + 86_400);
+                open.beyond = if beyond { open.beyond + 1 } else { 0 };
+                open.done |= open.beyond >= BEYOND;
                 let start = cdr.start.as_deref().and_then(utc);
                 if start.is_some_and(|start| (self.from..self.to).contains(&start)) {
                     rows.push(cdr);
-                } else if ended(&cdr).is_some_and(|end| end > self.to + 86_400) {
-                    // what ends a day later and still began before is a call that never ends
-                    open.done = true;
                 }
                 if rows.len() == PAGE {
                     return Ok(Some(Page { rows, reached: None }));
@@ -163,11 +192,15 @@ impl Reading {
 
 impl Open {
     /// Near the first record that ends at this moment or later.
-    fn at(path: &Path, moment: i64) -> io::Result<Self> {
-        let mut file = File::open(path)?;
+    fn at(listed: &LogFile, moment: i64) -> io::Result<Self> {
+        let path = listed.path.clone();
+        let mut file = File::open(&path)?;
+        if identity(&file.metadata()?) != listed.is {
+            return Err(io::Error::other("the log was rotated while it was read; it is read again"));
+        }
         if is_compressed(&mut file)? {
             let lines = BufReader::with_capacity(64 * 1024, MultiGzDecoder::new(BufReader::new(file)));
-            return Ok(Self { lines: Box::new(lines), done: false });
+            return Ok(Self { path, lines: Box::new(lines), compressed: true, done: false, beyond: 0 });
         }
         let offset = enter(&mut file, moment)?;
         file.seek(SeekFrom::Start(offset))?;
@@ -175,7 +208,25 @@ impl Open {
         if offset > 0 {
             line(&mut lines)?;
         }
-        Ok(Self { lines: Box::new(lines), done: false })
+        Ok(Self { path, lines: Box::new(lines), compressed: false, done: false, beyond: 0 })
+    }
+
+    /// The next record. A compressed file that is damaged, or still being written, ends there: what is
+    /// behind it is worth as much as without the damage.
+    fn next(&mut self) -> Result<Option<Cdr>, StoreError> {
+        use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+
+        match self.row() {
+            Err(why)
+                if self.compressed && [InvalidData, InvalidInput, UnexpectedEof].contains(&why.kind()) =>
+            {
+                let path = self.path.display();
+                tracing::warn!(%path, reason = %why, "a rotated CDR file is damaged: its calls from there on are not read");
+                self.done = true;
+                Ok(None)
+            }
+            row => row.map_err(|why| unreadable(&self.path, &why)),
+        }
     }
 
     fn row(&mut self) -> io::Result<Option<Cdr>> {
@@ -203,11 +254,35 @@ fn is_compressed(file: &mut File) -> io::Result<bool> {
 /// When the first record of a file starts, in the store's own clock; what cannot be read has none.
 fn first(path: &Path) -> Option<i64> {
     let mut file = File::open(path).ok()?;
-    let bytes: Box<dyn Read + Send> =
-        if is_compressed(&mut file).ok()? { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-    let mut open = Open { lines: Box::new(BufReader::new(bytes.take(SAMPLE))), done: false };
+    let compressed = is_compressed(&mut file).ok()?;
     // every layout has it as a time
-    open.row().ok()??.start.as_deref().and_then(utc)
+    beginning(file, compressed).row().ok()??.start.as_deref().and_then(utc)
+}
+
+/// A file's first records.
+fn beginning(file: File, compressed: bool) -> Open {
+    let bytes: Box<dyn Read + Send> =
+        if compressed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let lines = Box::new(BufReader::new(bytes.take(SAMPLE)));
+    Open { path: PathBuf::new(), lines, compressed, done: false, beyond: 0 }
+}
+
+/// Some rows of a rotated file: of one that is compressed the first, of another the latest.
+fn rotated_sample(path: &Path) -> io::Result<Vec<Cdr>> {
+    let mut file = File::open(path)?;
+    if !is_compressed(&mut file)? {
+        return sample(&mut file);
+    }
+    let mut open = beginning(file, true);
+    let mut rows = Vec::new();
+    while let Ok(Some(cdr)) = open.row() {
+        rows.push(cdr);
+    }
+    Ok(rows)
+}
+
+fn identity(about: &Metadata) -> (u64, u64) {
+    (about.dev(), about.ino())
 }
 
 /// An offset before the first record that ends at this moment or later.
@@ -403,8 +478,8 @@ fn sample(file: &mut File) -> io::Result<Vec<Cdr>> {
     Ok(rows)
 }
 
-/// The log and its rotated files (`Master.csv.1`, `Master.csv-20261101.gz`), with when each was last written.
-fn files(path: &Path) -> io::Result<Vec<(PathBuf, i64)>> {
+/// The log and its rotated files (`Master.csv.1`, `Master.csv-20261101.gz`).
+fn files(path: &Path) -> io::Result<Vec<LogFile>> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut files = Vec::new();
@@ -423,7 +498,8 @@ fn files(path: &Path) -> io::Result<Vec<(PathBuf, i64)>> {
             continue;
         }
         let written = about.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        files.push((entry.path(), i64::try_from(written).unwrap_or(i64::MAX)));
+        let written = i64::try_from(written).unwrap_or(i64::MAX);
+        files.push(LogFile { path: entry.path(), written, is: identity(&about) });
         if files.len() > MAX_FILES {
             return Err(io::Error::other(format!("more than {MAX_FILES} rotated files")));
         }
@@ -493,6 +569,88 @@ mod tests {
         for line in ["", "\"a", "a,b,c", "\"a\"b,c", &"x,".repeat(16), &format!("{PLAIN},1,2,3,4,5,6")] {
             assert_eq!(record(line.as_bytes()), None, "{line}");
         }
+    }
+
+    /// Written an hour after its last row, a minute apart from the others.
+    fn log(directory: &Path, name: &str, hours: std::ops::Range<u32>) {
+        let at = |hour: u32| format!("2026-11-21 {hour:02}:19:27");
+        let lines: String = hours
+            .map(|hour| {
+                format!(
+                    "{},\"{}.0\"\n",
+                    PLAIN.replace("2026-11-21 09:19:27", &at(hour)),
+                    1_795_238_367 + hour * 3600
+                )
+            })
+            .collect();
+        let bytes = if name.ends_with(".gz") {
+            use std::io::Write as _;
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gzip.write_all(lines.as_bytes()).unwrap();
+            gzip.finish().unwrap()
+        } else {
+            lines.into_bytes()
+        };
+        std::fs::write(directory.join(name), bytes).unwrap();
+    }
+
+    async fn begun(directory: &Path) -> Csv {
+        let mut csv = Csv::open(&directory.join("Master.csv")).await.unwrap();
+        let (from, to) = (Micros(1_790_000_000_000_000), Micros(1_800_000_000_000_000));
+        csv.begin(Span { from, to }, &TimeZone::UTC).await.unwrap();
+        csv
+    }
+
+    #[tokio::test]
+    async fn the_clock_of_a_log_that_was_rotated_just_now_is_that_of_the_rows_before() {
+        for older in ["Master.csv.1", "Master.csv-20261121.gz"] {
+            let directory = tempfile::tempdir().unwrap();
+            log(directory.path(), "Master.csv", 0..0);
+            log(directory.path(), older, 3..9);
+            let csv = Csv::open(&directory.path().join("Master.csv")).await.unwrap();
+            assert_eq!(csv.sample.len(), 6, "{older}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rotation_in_the_middle_is_told_and_another_walk_reads_everything() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        log(directory.path(), "Master.csv.1", 1..3);
+        log(directory.path(), "Master.csv", 3..9);
+        let mut csv = begun(directory.path()).await;
+        std::fs::rename(at("Master.csv.1"), at("Master.csv.2")).unwrap();
+        std::fs::rename(at("Master.csv"), at("Master.csv.1")).unwrap();
+        log(directory.path(), "Master.csv", 9..10);
+        let error = csv.next().await.unwrap_err();
+        assert!(error.what.contains("rotated while it was read"), "{error}");
+        let mut csv = begun(directory.path()).await;
+        assert_eq!(csv.next().await.unwrap().unwrap().rows.len(), 9);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_rotated_file_ends_where_it_is_damaged_and_the_next_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        log(directory.path(), "Master.csv.1.gz", 1..3);
+        log(directory.path(), "Master.csv", 3..9);
+        let path = directory.path().join("Master.csv.1.gz");
+        let whole = std::fs::read(&path).unwrap();
+        for damaged in [&whole[..whole.len() - 12], &[&whole[..], b"behind its end"].concat()] {
+            std::fs::write(&path, damaged).unwrap();
+            let rows = begun(directory.path()).await.next().await.unwrap().unwrap().rows;
+            assert!((6..=8).contains(&rows.len()), "{}", rows.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_wrong_for_a_while_hides_nothing_behind_it() {
+        let directory = tempfile::tempdir().unwrap();
+        log(directory.path(), "Master.csv", 1..9);
+        let path = directory.path().join("Master.csv");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let wrong = text.lines().next().unwrap().replace("2026", "2030");
+        std::fs::write(&path, format!("{wrong}\n{text}")).unwrap();
+        assert_eq!(begun(directory.path()).await.next().await.unwrap().unwrap().rows.len(), 8);
     }
 
     #[test]

@@ -11,9 +11,8 @@ use super::row_times::{end, start};
 use super::store::Order;
 use crate::calls::{CallKey, CdrGroup, CdrRow, CdrSource, call_key};
 
-/// By start: a call's next row begins within this after its last ended.
-const GAP: i64 = 60_000;
-/// By end: a call's first record (a Local channel's) may be written so long before its last.
+/// A call's rows may be so long apart: between two rounds of a queue whose members are busy there is
+/// none, and a Local channel's record may be written long before the call's last.
 pub(super) const HOLD: i64 = 6 * 3_600_000;
 /// Rows that wait at most, about 50 MiB; above it the oldest call is taken for complete.
 const MAX_ROWS: usize = 50_000;
@@ -27,8 +26,10 @@ pub(super) struct Grouper {
     by_key: HashMap<Key, u64>,
     rows: usize,
     next: u64,
-    /// The latest end that was seen.
+    /// The latest end that was seen, of those that are believed.
     latest: Micros,
+    /// Ends after this are not.
+    until: Micros,
 }
 
 #[derive(Debug, Default)]
@@ -57,8 +58,8 @@ pub(super) struct Complete {
 }
 
 impl Grouper {
-    /// `pbx`: its name, which goes into each call's key.
-    pub fn new(pbx: &str, order: Order) -> Self {
+    /// `pbx`: its name, which goes into each call's key. `until`: no end is later.
+    pub fn new(pbx: &str, order: Order, until: Micros) -> Self {
         Self {
             pbx: pbx.to_owned(),
             order,
@@ -67,6 +68,7 @@ impl Grouper {
             rows: 0,
             next: 0,
             latest: Micros(0),
+            until,
         }
     }
 
@@ -74,7 +76,10 @@ impl Grouper {
     pub fn add(&mut self, cdr: Cdr) -> bool {
         let Some(start) = start(&cdr) else { return false };
         let end = end(&cdr, start);
-        self.latest = self.latest.max(end);
+        // a clock that was wrong for a minute must not close every call there is
+        if end <= self.until {
+            self.latest = self.latest.max(end);
+        }
         let keys = keys(&cdr);
         let mut homes: Vec<u64> = keys.iter().filter_map(|key| self.home(key, start, end)).collect();
         homes.sort_unstable();
@@ -125,7 +130,7 @@ impl Grouper {
     /// before it has come.
     pub fn complete(&mut self, reached: Option<Micros>) -> Vec<Complete> {
         let until = match (self.order, reached) {
-            (Order::Start, Some(reached)) => reached.plus_millis(-GAP),
+            (Order::Start, Some(reached)) => reached.plus_millis(-HOLD),
             (Order::Start, None) => Micros(i64::MIN),
             (Order::End, _) => self.latest.plus_millis(-HOLD),
         };
@@ -227,7 +232,7 @@ mod tests {
     }
 
     fn sizes(order: Order, rows: &[Cdr]) -> Vec<usize> {
-        let mut grouper = Grouper::new("hq", order);
+        let mut grouper = Grouper::new("hq", order, Micros(i64::MAX));
         assert!(rows.iter().all(|row| grouper.add(row.clone())));
         grouper.finish().iter().map(|complete| complete.group.rows.len()).collect()
     }
@@ -263,19 +268,46 @@ mod tests {
     fn a_call_is_complete_once_no_row_of_it_can_come() {
         let rows =
             rows(&[("1.1", "1.1", "A/1-1", "B/1-1", 100, 10), ("2.1", "2.1", "A/1-2", "B/1-2", 300, 10)]);
-        let mut grouper = Grouper::new("hq", Order::Start);
+        let mut grouper = Grouper::new("hq", Order::Start, Micros(i64::MAX));
         rows.iter().for_each(|row| assert!(grouper.add(row.clone())));
         let at = |secs| Some(Micros::from_secs(secs));
-        assert!(grouper.complete(at(170)).is_empty());
-        assert_eq!(grouper.complete(at(171)).len(), 1);
-        assert!(grouper.complete(at(171)).is_empty());
+        let hold = HOLD / 1000;
+        assert!(grouper.complete(at(110 + hold)).is_empty());
+        assert_eq!(grouper.complete(at(111 + hold)).len(), 1);
+        assert!(grouper.complete(at(111 + hold)).is_empty());
         assert_eq!(grouper.finish().len(), 1);
+    }
+
+    #[test]
+    fn rounds_of_a_queue_whose_members_are_busy_for_minutes_are_one_call() {
+        let rows =
+            rows(&[("1.1", "1.1", "A/1-1", "B/1-1", 100, 15), ("1.1", "1.1", "A/1-1", "B/1-2", 310, 60)]);
+        let mut grouper = Grouper::new("hq", Order::Start, Micros(i64::MAX));
+        assert!(grouper.add(rows[0].clone()));
+        assert!(grouper.complete(Some(Micros::from_secs(300))).is_empty());
+        assert!(grouper.add(rows[1].clone()));
+        assert_eq!(grouper.finish()[0].group.rows.len(), 2);
+    }
+
+    #[test]
+    fn an_end_that_cannot_be_closes_no_call() {
+        let rows = rows(&[
+            ("1.1", "1.1", "A/1-1", "B/1-1", 100, 15),
+            ("9.1", "9.1", "A/1-9", "B/1-9", 100_000_000, 15),
+            ("1.1", "1.1", "A/1-1", "B/1-2", 310, 60),
+        ]);
+        let mut grouper = Grouper::new("hq", Order::End, Micros::from_secs(86_400));
+        for row in rows {
+            assert!(grouper.add(row));
+            assert!(grouper.complete(None).is_empty());
+        }
+        assert_eq!(grouper.finish().iter().map(|call| call.group.rows.len()).max(), Some(2));
     }
 
     #[test]
     fn a_row_without_a_time_is_no_call() {
         let mut row = rows(&[("x", "", "A/1-1", "", 100, 1)]).remove(0);
         row.start_epoch = None;
-        assert!(!Grouper::new("hq", Order::Start).add(row));
+        assert!(!Grouper::new("hq", Order::Start, Micros(i64::MAX)).add(row));
     }
 }

@@ -241,6 +241,12 @@ impl Task {
         let source = config.cdr.source.as_ref().map(secrecy::ExposeSecret::expose_secret).unwrap_or_default();
         let mut parts = vec![source, config.cdr.table.as_str(), ask.arguments.as_str()];
         parts.extend(routes.routes.iter().map(|route| &*route.id.0));
+        // what calls come to by other rules is another run
+        let rules = format!(
+            "{:?} {:?} {:?} {:?}",
+            config.numbers, config.nimbox, config.pbx.timezone, config.cdr.timezone
+        );
+        parts.push(&rules);
         let name = checkpoint::name(&parts);
         let store = Store::open(&config.cdr, &config.pbx.timezone).await.map_err(unreadable)?;
         let known = checkpoint::find(&view.journal, &name).await;
@@ -346,7 +352,7 @@ impl Task {
                 }
             }
             Err(why) => {
-                schedule.failed(now);
+                schedule.failed(kind, now);
                 let (what, remedy) = explained(why);
                 if self.reconciliation.borrow().away.is_none() {
                     tracing::warn!(%remedy, "{what}; what was missed meanwhile is looked for when it can be read again");

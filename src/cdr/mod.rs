@@ -25,6 +25,7 @@ mod tests;
 mod zone;
 
 pub(crate) use backfill::Link;
+pub(crate) use checkpoint::note_deleted;
 pub use fold::{DropReason, Folded, Part, fold};
 pub use history::{History, Refused};
 pub(crate) use history::{Reader, Reconciles};

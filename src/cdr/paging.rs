@@ -11,8 +11,10 @@ pub(super) const MOST_IN_ONE: usize = 20_000;
 const FIRST: i64 = 900;
 /// The widest slice: a day.
 const WIDEST: i64 = 86_400;
-/// The longest pause between two queries.
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause between two queries along an index.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// And between two that read the whole table, before which Asterisk's own `INSERT` may have to wait.
+pub(super) const LONGEST_PAUSE_OF_SCANS: Duration = Duration::from_secs(20);
 
 /// What to ask for next: positions from `from` up to, not including, `to`; at most `limit` rows, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,9 +97,9 @@ impl Cursor {
     }
 }
 
-/// How long to leave the store alone after a query that took so long: four times as long.
-pub(super) fn pause(took: Duration) -> Duration {
-    took.saturating_mul(4).min(LONGEST_PAUSE)
+/// How long to leave the store alone after a query that took so long: four times as long, at most `longest`.
+pub(super) fn pause(took: Duration, longest: Duration) -> Duration {
+    took.saturating_mul(4).min(longest)
 }
 
 #[cfg(test)]
@@ -158,7 +160,8 @@ mod tests {
 
     #[test]
     fn the_pause_is_four_times_the_query_and_at_most_200_ms() {
-        assert_eq!(pause(Duration::from_millis(3)), Duration::from_millis(12));
-        assert_eq!(pause(Duration::from_secs(2)), Duration::from_millis(200));
+        assert_eq!(pause(Duration::from_millis(3), LONGEST_PAUSE), Duration::from_millis(12));
+        assert_eq!(pause(Duration::from_secs(2), LONGEST_PAUSE), Duration::from_millis(200));
+        assert_eq!(pause(Duration::from_secs(2), LONGEST_PAUSE_OF_SCANS), Duration::from_secs(8));
     }
 }

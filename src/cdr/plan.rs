@@ -123,7 +123,7 @@ impl<'a> Reading<'a> {
         pbx: &str,
     ) -> Result<Self, StoreError> {
         let from = from.max(span.from);
-        let grouper = Grouper::new(pbx, store.order());
+        let grouper = Grouper::new(pbx, store.order(), span.to.plus_millis(LONGEST));
         // a call that began before it has rows in it, one that began in it has rows behind it
         store.begin(Span { from: from.plus_millis(-HOLD), to: span.to.plus_millis(HOLD) }).await?;
         let place = Place { reached: from, again: from };

@@ -134,6 +134,9 @@ pub(super) struct Schedule {
     /// Nothing begins before.
     not_before: Option<Micros>,
     failures: u32,
+    /// Of the full look alone: what it cannot read may be in the far past, which the usual one does not
+    /// need.
+    full_failures: u32,
 }
 
 impl Schedule {
@@ -147,6 +150,7 @@ impl Schedule {
             settled: None,
             not_before: None,
             failures: 0,
+            full_failures: 0,
         };
         schedule.usual = schedule.rules.every.map(|every| later(now, every));
         schedule.full = schedule.next_full(now);
@@ -180,14 +184,19 @@ impl Schedule {
         self.usual = self.rules.every.map(|every| later(now, every));
         if kind == Kind::Full {
             self.full = self.next_full(now);
+            self.full_failures = 0;
         }
     }
 
     /// One failed: it is tried again, ever more rarely.
-    pub fn failed(&mut self, now: Micros) {
-        let wait = RETRY.saturating_mul(1 << self.failures.min(16)).min(LONGEST_RETRY);
-        self.failures += 1;
-        self.not_before = Some(later(now, wait));
+    pub fn failed(&mut self, kind: Kind, now: Micros) {
+        let (failures, again) = match kind {
+            Kind::Usual => (&mut self.failures, &mut self.not_before),
+            Kind::Full => (&mut self.full_failures, &mut self.full),
+        };
+        let wait = RETRY.saturating_mul(1 << (*failures).min(16)).min(LONGEST_RETRY);
+        *failures += 1;
+        *again = Some(later(now, wait));
     }
 
     /// What it reads: never further back than `floor`.
@@ -287,11 +296,36 @@ mod tests {
     }
 
     #[test]
+    fn a_full_look_that_always_fails_leaves_the_usual_ones_their_turn() {
+        let mut schedule = schedule();
+        let (mut usual, mut full) = (0, 0);
+        let day = 3 * DAY;
+        loop {
+            let (next, kind) = schedule.next().unwrap();
+            if next > at(day) {
+                break;
+            }
+            match kind {
+                Kind::Usual => {
+                    usual += 1;
+                    schedule.done(kind, next, next);
+                }
+                Kind::Full => {
+                    full += 1;
+                    schedule.failed(kind, next);
+                }
+            }
+        }
+        assert!(usual >= 71, "{usual}");
+        assert!((90..=150).contains(&full), "{full}");
+    }
+
+    #[test]
     fn a_store_that_is_away_is_asked_ever_more_rarely() {
         let mut schedule = schedule();
         let mut now = HOUR;
         for minutes in [1, 2, 4, 8, 16, 30, 30] {
-            schedule.failed(at(now));
+            schedule.failed(Kind::Usual, at(now));
             now += minutes * MINUTE;
             assert_eq!(schedule.next(), Some((at(now), Kind::Usual)));
         }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::columns::{Column, Columns, Field, born};
-use super::paging::{Ask, Cursor, MOST_IN_ONE, Took, pause};
+use super::paging::{Ask, Cursor, LONGEST_PAUSE, LONGEST_PAUSE_OF_SCANS, MOST_IN_ONE, Took, pause};
 use super::sql_error::explain;
 use super::store::{Order, Page, Span, StoreError};
 use super::zone;
@@ -85,14 +85,21 @@ impl Sql {
         sql.columns = Columns::discover(table, &described, sql.connection.remedy_for_columns())?;
         sql.key = sql.best_key();
         sql.sample = sql.latest().await?;
-        if let Key::Uniqueid { prefix } = &mut sql.key {
-            match system_name(&sql.sample) {
-                Some(name) => *prefix = name,
-                // ids of another form: the index is of no use
-                None => sql.key = Key::Scan,
-            }
+        if matches!(sql.key, Key::Uniqueid { .. }) {
+            let mut ends = sql.sample.clone();
+            ends.extend(sql.lowest_id().await?);
+            sql.key = match system_name(&ends) {
+                Some(prefix) => Key::Uniqueid { prefix },
+                // ids of another form, or of two systems: rows would be passed over
+                None => sql.counter(),
+            };
         }
         Ok(sql)
+    }
+
+    /// Whether its times are moments of themselves, which the query has as UTC.
+    pub fn has_moments(&self) -> bool {
+        self.columns.get(Field::Start).is_some_and(|column| column.kind == "timestamp with time zone")
     }
 
     pub fn order(&self) -> Order {
@@ -215,7 +222,19 @@ impl Sql {
         if indexed(Field::Uniqueid) {
             return Key::Uniqueid { prefix: String::new() };
         }
+        self.counter()
+    }
+
+    fn counter(&self) -> Key {
         self.columns.counter.as_ref().map_or(Key::Scan, |column| Key::Counter(column.name.clone()))
+    }
+
+    /// The row with the lowest id: what stands before the epoch in the highest ones need not stand there.
+    async fn lowest_id(&mut self) -> Result<Option<Cdr>, StoreError> {
+        let id = self.quoted(self.name(Field::Uniqueid));
+        let (list, table, order) = (self.select_list(), self.table(), self.in_order(&id));
+        let rows = self.query(&format!("{list} FROM {table} WHERE {id} > '' {order} LIMIT 1")).await?;
+        Ok(rows.into_iter().next().map(|texts| self.columns.row(texts)))
     }
 
     fn name(&self, field: Field) -> &str {
@@ -342,7 +361,11 @@ impl Sql {
             Key::Counter(name) => self.quoted(name),
             Key::Scan => String::new(),
         };
-        let order = if by.is_empty() { by } else { format!("{} DESC", self.in_order(&by)) };
+        // PostgreSQL has NULL above all else
+        let order = match by.as_str() {
+            "" => by,
+            _ => format!("WHERE {by} IS NOT NULL {} DESC", self.in_order(&by)),
+        };
         let sql = format!("{} FROM {} {order} LIMIT {SAMPLE}", self.select_list(), self.table());
         let rows = self.query(&sql).await?;
         Ok(rows.into_iter().map(|texts| self.columns.row(texts)).collect())
@@ -373,7 +396,8 @@ impl Sql {
     }
 
     async fn query(&mut self, sql: &str) -> Result<Vec<Texts>, StoreError> {
-        tokio::time::sleep(pause(self.took)).await;
+        let longest = if self.key == Key::Scan { LONGEST_PAUSE_OF_SCANS } else { LONGEST_PAUSE };
+        tokio::time::sleep(pause(self.took, longest)).await;
         let begun = Instant::now();
         let answer = timeout(QUERY, self.connection.rows(sql)).await;
         self.took = begun.elapsed();

@@ -129,8 +129,11 @@ impl Store {
             Some((cdr.start.as_deref()?, born))
         });
         let clock = store_clock(told, configured.unwrap_or(pbx));
+        let moments = matches!(&kind, Kind::Sql(sql) if sql.has_moments());
         let mut warnings = Vec::new();
         let zone = match (configured, clock) {
+            // whatever zone Asterisk writes in, the database has put it right
+            (_, StoreClock::Utc | StoreClock::Unknown) if moments => TimeZone::UTC,
             (Some(zone), StoreClock::Local | StoreClock::Unknown) => zone.clone(),
             (Some(zone), StoreClock::Utc | StoreClock::Offset(_)) => {
                 let what = "the times of the latest rows are not in [cdr] timezone, going by their uniqueids";

@@ -101,22 +101,24 @@ pub enum StoreClock {
 }
 
 /// Finds a store's clock out: the text of the first row of a channel and the epoch in its
-/// uniqueid are of the same moment. Rows that start later in a call agree with nothing and
-/// are outvoted. Takes `(start text, uniqueid's epoch)`; a zone that is UTC answers `Local`.
+/// uniqueid are of the same moment. Rows that start later in a call, as those of a queue's later rounds,
+/// agree with nothing but by chance: another offset than UTC's needs most of all rows. Takes `(start text, uniqueid's epoch)`; a zone that is UTC answers `Local`.
 pub fn store_clock<'a>(rows: impl IntoIterator<Item = (&'a str, u64)>, zone: &TimeZone) -> StoreClock {
     let mut votes: Vec<(StoreClock, usize)> = Vec::new();
-    let mut seen = 0;
+    let (mut seen, mut voted) = (0, 0);
     for (text, epoch) in rows {
         let (Some(civil), Ok(epoch)) = (civil(text), i64::try_from(epoch)) else { continue };
         seen += 1;
         let Some(vote) = vote(civil, text, epoch, zone) else { continue };
+        voted += 1;
         match votes.iter_mut().find(|(clock, _)| *clock == vote) {
             Some((_, count)) => *count += 1,
             None => votes.push((vote, 1)),
         }
     }
     let best = votes.iter().max_by_key(|(_, count)| *count);
-    best.filter(|(_, count)| count * 2 > seen).map_or(StoreClock::Unknown, |(clock, _)| *clock)
+    let of = |clock| if matches!(clock, StoreClock::Offset(_)) { seen } else { voted };
+    best.filter(|(clock, count)| count * 2 > of(*clock)).map_or(StoreClock::Unknown, |(clock, _)| *clock)
 }
 
 fn vote(civil: DateTime, text: &str, epoch: i64, zone: &TimeZone) -> Option<StoreClock> {
@@ -291,6 +293,12 @@ mod tests {
             StoreClock::Unknown
         );
         assert_eq!(store_clock([], &madrid), StoreClock::Unknown);
+        // a queue of ten phones: the first round, and five more, 20 s apart
+        let rounds: Vec<_> = (0..60)
+            .map(|row| format!("2026-11-21 09:{:02}:{:02}", 19 + row / 30, 5 + row / 10 % 3 * 20))
+            .collect();
+        let rounds = rounds.iter().map(|text| (text.as_str(), winter - 22));
+        assert_eq!(store_clock(rounds, &madrid), StoreClock::Utc);
     }
 
     proptest! {

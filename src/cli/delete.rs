@@ -13,6 +13,7 @@ use super::out::{Out, paint, plural, style};
 use super::past::{journal, unreadable};
 use super::status::client;
 use crate::api::ClientError;
+use crate::cdr::note_deleted;
 use crate::clock;
 use crate::config::{Config, Nimbox};
 use crate::journal::{DeletedDays, RouteId};
@@ -65,7 +66,7 @@ async fn note(config: &Config, route: &str, args: &args::Delete) -> Result<(), C
         Err(ClientError::NotRunning(_)) if !config.journal.directory.join("outbox").exists() => Ok(()),
         Err(ClientError::NotRunning(socket)) => {
             let journal = journal(config, ClientError::NotRunning(socket)).await?;
-            let noted = journal.note_deleted(&days, clock::now()).await;
+            let noted = note_deleted(&journal, &days, clock::now()).await;
             journal.close().await;
             noted.map_err(|why| unreadable(&why))
         }
