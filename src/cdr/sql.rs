@@ -361,10 +361,11 @@ impl Sql {
             Key::Counter(name) => self.quoted(name),
             Key::Scan => String::new(),
         };
-        // PostgreSQL has NULL above all else
-        let order = match by.as_str() {
-            "" => by,
-            _ => format!("WHERE {by} IS NOT NULL {} DESC", self.in_order(&by)),
+        let order = match (by.as_str(), &self.connection) {
+            ("", _) => by,
+            // where NULL is above all else
+            (_, Connection::Postgres(_)) => format!("WHERE {by} IS NOT NULL {} DESC", self.in_order(&by)),
+            _ => format!("{} DESC", self.in_order(&by)),
         };
         let sql = format!("{} FROM {} {order} LIMIT {SAMPLE}", self.select_list(), self.table());
         let rows = self.query(&sql).await?;
