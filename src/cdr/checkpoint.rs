@@ -70,3 +70,36 @@ async fn write(journal: &Journal, all: &[Checkpoint]) -> Result<(), JournalError
     let text = (!all.is_empty()).then(|| serde_json::to_vec(all).unwrap_or_default());
     journal.set_note(NOTE, text).await
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+    use std::time::Duration;
+
+    use super::*;
+    use crate::journal::{JournalOptions, RouteId};
+
+    #[tokio::test]
+    async fn after_a_delete_a_run_that_was_cut_off_starts_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = JournalOptions {
+            directory: directory.path().to_owned(),
+            max_size: 1 << 30,
+            keep: Duration::from_secs(86_400),
+            pbx: "hq".to_owned(),
+            generation_records: 32_768,
+        };
+        let (journal, _) = Journal::open(options).unwrap();
+        let run = name(&["--full"]);
+        let checkpoint = Checkpoint { run: run.clone(), from: Micros(0), again: Micros(9) };
+        keep(&journal, checkpoint.clone()).await.unwrap();
+        assert_eq!(find(&journal, &run).await, Some(checkpoint));
+        let day = jiff::civil::date(2026, 11, 1);
+        let days =
+            DeletedDays { route: RouteId("crm".into()), from: day, to: jiff::civil::date(2026, 11, 3) };
+        note_deleted(&journal, &days, Micros(10)).await.unwrap();
+        assert_eq!(find(&journal, &run).await, None);
+        journal.close().await;
+    }
+}

@@ -611,6 +611,13 @@ async fn postgresql_in_utc_gives_the_same_creates() {
     assert!(read < 3_000, "{read}");
     // ids of one to five digits
     check(&counted, &expected).await;
+    // moments, whatever zone Asterisk writes in
+    execute!(admin, "CREATE TABLE zoned AS SELECT * FROM cdr");
+    execute!(admin, "ALTER TABLE zoned ALTER calldate TYPE timestamptz USING calldate AT TIME ZONE 'UTC'");
+    execute!(admin, "CREATE INDEX zoned_at ON zoned (calldate); GRANT SELECT ON zoned TO reader");
+    let zoned = self::config(&source("reader"), "table = 'zoned'\ntimezone = 'America/Caracas'");
+    assert_eq!(open(&zoned).await.unwrap().about().warnings, []);
+    check(&zoned, &expected).await;
     for (user, table, what) in [("reader", "none", "there is no table"), ("nobody", "cdr", "nobody")] {
         let error = open(&self::config(&source(user), &format!("table = '{table}'"))).await.unwrap_err();
         assert!(error.what.contains(what), "{error:?}");
@@ -661,6 +668,32 @@ async fn sqlite_gives_the_same_creates_and_a_locked_or_lacking_one_is_named() {
         }
         let error = open(&self::config(&format!("sqlite://{}", path.display()), "")).await.unwrap_err();
         assert!(!error.remedy.is_empty() && error.what.len() > 10, "{error:?}");
+    }
+}
+
+/// A system name that was set, or taken away, at some time: the index of ids would hide one half.
+#[tokio::test]
+async fn ids_of_two_system_names_are_not_read_by_their_index() {
+    let directory = TempDir::new().unwrap();
+    for (named, paging) in
+        [(0..0, "the index on uniqueid"), (0..100, "the counter AcctId"), (100..300, "the counter AcctId")]
+    {
+        let (mut rows, mut expected) = traffic(300);
+        for row in rows.iter_mut().filter(|row| named.contains(&((row.start - FIRST) / 60))) {
+            row.uniqueid = format!("pbx-{}", row.uniqueid);
+        }
+        let path = directory.path().join(format!("{named:?}.db"));
+        let mut admin =
+            SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", path.display())).await.unwrap();
+        execute!(admin, schema("cdr_sqlite3.sql"));
+        execute!(admin, "CREATE INDEX ids ON cdr (uniqueid)");
+        for insert in inserts(&rows, &caracas(), &[&SOME[..], &["uniqueid", "linkedid"]].concat()) {
+            execute!(admin, insert);
+        }
+        let config = config(&format!("sqlite://{}", path.display()), "");
+        assert_eq!(open(&config).await.unwrap().about().paging, paging, "{named:?}");
+        expected.sort();
+        assert_eq!(creates(&config, FIRST, FIRST + 86_400).await.0, expected, "{named:?}");
     }
 }
 
