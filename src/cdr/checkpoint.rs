@@ -75,22 +75,13 @@ async fn write(journal: &Journal, all: &[Checkpoint]) -> Result<(), JournalError
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
-    use std::time::Duration;
-
     use super::*;
     use crate::journal::{JournalOptions, RouteId};
 
     #[tokio::test]
     async fn after_a_delete_a_run_that_was_cut_off_starts_anew() {
         let directory = tempfile::tempdir().unwrap();
-        let options = JournalOptions {
-            directory: directory.path().to_owned(),
-            max_size: 1 << 30,
-            keep: Duration::from_secs(86_400),
-            pbx: "hq".to_owned(),
-            generation_records: 32_768,
-        };
-        let (journal, _) = Journal::open(options).unwrap();
+        let (journal, _) = Journal::open(JournalOptions::of_tests(directory.path())).unwrap();
         let run = name(&["--full"]);
         let checkpoint = Checkpoint { run: run.clone(), from: Micros(0), again: Micros(9) };
         keep(&journal, checkpoint.clone()).await.unwrap();

@@ -33,6 +33,7 @@ const MAX_FILES: usize = 4_000;
 const NEAR: u64 = 64 * 1024;
 /// Records are in order of their end but for what batches mix.
 const MIXED: i64 = 600;
+const DAY: i64 = 86_400;
 
 /// The log and what rotation made of it.
 #[derive(Debug)]
@@ -133,7 +134,7 @@ impl Csv {
             let mut files = files(&path).map_err(|why| unreadable(&path, &why))?;
             // what was last written before the span has nothing of it; nothing is passed over for a
             // clock or a zone that is some hours wrong
-            files.retain(|file| file.written >= since.secs() - 86_400);
+            files.retain(|file| file.written >= since.secs() - DAY);
             // by what is in them: one that was copied or restored was written last
             files.sort_by_cached_key(|file| std::cmp::Reverse((first(&file.path), file.written)));
             Ok(files)
@@ -174,7 +175,7 @@ impl Reading {
             while let Some(cdr) = open.next()? {
                 // what ends a day later and still began before is a call that never ends; a few of them
                 // are of a clock that was wrong for a while
-                let beyond = ended(&cdr).is_some_and(|end| end > self.to + 86_400);
+                let beyond = ended(&cdr).is_some_and(|end| end > self.to + DAY);
                 open.beyond = if beyond { open.beyond + 1 } else { 0 };
                 open.done |= open.beyond >= BEYOND;
                 let start = cdr.start.as_deref().and_then(utc);
@@ -193,14 +194,13 @@ impl Reading {
 impl Open {
     /// Near the first record that ends at this moment or later.
     fn at(listed: &LogFile, moment: i64) -> io::Result<Self> {
-        let path = listed.path.clone();
-        let mut file = File::open(&path)?;
+        let mut file = File::open(&listed.path)?;
         if identity(&file.metadata()?) != listed.is {
             return Err(io::Error::other("the log was rotated while it was read; it is read again"));
         }
         if is_compressed(&mut file)? {
             let lines = BufReader::with_capacity(64 * 1024, MultiGzDecoder::new(BufReader::new(file)));
-            return Ok(Self { path, lines: Box::new(lines), compressed: true, done: false, beyond: 0 });
+            return Ok(Self::new(&listed.path, lines, true));
         }
         let offset = enter(&mut file, moment)?;
         file.seek(SeekFrom::Start(offset))?;
@@ -208,7 +208,20 @@ impl Open {
         if offset > 0 {
             line(&mut lines)?;
         }
-        Ok(Self { path, lines: Box::new(lines), compressed: false, done: false, beyond: 0 })
+        Ok(Self::new(&listed.path, lines, false))
+    }
+
+    /// A file's first records.
+    fn beginning(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let compressed = is_compressed(&mut file)?;
+        let bytes: Box<dyn Read + Send> =
+            if compressed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+        Ok(Self::new(path, BufReader::new(bytes.take(SAMPLE)), compressed))
+    }
+
+    fn new(path: &Path, lines: impl BufRead + Send + 'static, compressed: bool) -> Self {
+        Self { path: path.to_owned(), lines: Box::new(lines), compressed, done: false, beyond: 0 }
     }
 
     /// The next record. A compressed file that is damaged, or still being written, ends there: what is
@@ -253,18 +266,8 @@ fn is_compressed(file: &mut File) -> io::Result<bool> {
 
 /// When the first record of a file starts, in the store's own clock; what cannot be read has none.
 fn first(path: &Path) -> Option<i64> {
-    let mut file = File::open(path).ok()?;
-    let compressed = is_compressed(&mut file).ok()?;
     // every layout has it as a time
-    beginning(file, compressed).row().ok()??.start.as_deref().and_then(utc)
-}
-
-/// A file's first records.
-fn beginning(file: File, compressed: bool) -> Open {
-    let bytes: Box<dyn Read + Send> =
-        if compressed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-    let lines = Box::new(BufReader::new(bytes.take(SAMPLE)));
-    Open { path: PathBuf::new(), lines, compressed, done: false, beyond: 0 }
+    Open::beginning(path).ok()?.row().ok()??.start.as_deref().and_then(utc)
 }
 
 /// Some rows of a rotated file: of one that is compressed the first, of another the latest.
@@ -273,7 +276,7 @@ fn rotated_sample(path: &Path) -> io::Result<Vec<Cdr>> {
     if !is_compressed(&mut file)? {
         return sample(&mut file);
     }
-    let mut open = beginning(file, true);
+    let mut open = Open::beginning(path)?;
     let mut rows = Vec::new();
     while let Ok(Some(cdr)) = open.row() {
         rows.push(cdr);
@@ -571,7 +574,7 @@ mod tests {
         }
     }
 
-    /// Written an hour after its last row, a minute apart from the others.
+    /// A file of the log, with a row for each of these hours.
     fn log(directory: &Path, name: &str, hours: std::ops::Range<u32>) {
         let at = |hour: u32| format!("2026-11-21 {hour:02}:19:27");
         let lines: String = hours

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap};
 use parsers::{Cdr, Micros};
 
 use super::row_times::{end, start};
-use super::store::Order;
 use crate::calls::{CallKey, CdrGroup, CdrRow, CdrSource, call_key};
 
 /// A call's rows may be so long apart: between two rounds of a queue whose members are busy there is
@@ -21,7 +20,6 @@ const MAX_ROWS: usize = 50_000;
 #[derive(Debug)]
 pub(super) struct Grouper {
     pbx: String,
-    order: Order,
     groups: BTreeMap<u64, Group>,
     by_key: HashMap<Key, u64>,
     rows: usize,
@@ -59,10 +57,9 @@ pub(super) struct Complete {
 
 impl Grouper {
     /// `pbx`: its name, which goes into each call's key. `until`: no end is later.
-    pub fn new(pbx: &str, order: Order, until: Micros) -> Self {
+    pub fn new(pbx: &str, until: Micros) -> Self {
         Self {
             pbx: pbx.to_owned(),
-            order,
             groups: BTreeMap::new(),
             by_key: HashMap::new(),
             rows: 0,
@@ -127,13 +124,9 @@ impl Grouper {
     }
 
     /// The calls of which no row can come any more, the oldest first. `reached`: every row that began
-    /// before it has come.
+    /// before it has come, or in the order of ends every row that ended before it.
     pub fn complete(&mut self, reached: Option<Micros>) -> Vec<Complete> {
-        let until = match (self.order, reached) {
-            (Order::Start, Some(reached)) => reached.plus_millis(-HOLD),
-            (Order::Start, None) => Micros(i64::MIN),
-            (Order::End, _) => self.latest.plus_millis(-HOLD),
-        };
+        let until = reached.map_or(Micros(i64::MIN), |reached| reached.plus_millis(-HOLD));
         let due: Vec<u64> =
             self.groups.iter().filter(|(_, group)| group.last < until).map(|(id, _)| *id).collect();
         let mut done = self.take(due);
@@ -231,8 +224,8 @@ mod tests {
         table.iter().map(one).collect()
     }
 
-    fn sizes(order: Order, rows: &[Cdr]) -> Vec<usize> {
-        let mut grouper = Grouper::new("hq", order, Micros(i64::MAX));
+    fn sizes(rows: &[Cdr]) -> Vec<usize> {
+        let mut grouper = Grouper::new("hq", Micros(i64::MAX));
         assert!(rows.iter().all(|row| grouper.add(row.clone())));
         grouper.finish().iter().map(|complete| complete.group.rows.len()).collect()
     }
@@ -244,7 +237,7 @@ mod tests {
             ("2.2", "1.1", "PJSIP/1-2", "PJSIP/3-4", 105, 10),
             ("3.3", "3.3", "PJSIP/t-1", "PJSIP/5-6", 106, 10),
         ]);
-        assert_eq!(sizes(Order::Start, &rows), [2, 1]);
+        assert_eq!(sizes(&rows), [2, 1]);
     }
 
     #[test]
@@ -258,17 +251,17 @@ mod tests {
             // the same name after a restart
             ("9.1", "", "PJSIP/t-1", "PJSIP/4-4", 9_000, 3),
         ]);
-        assert_eq!(sizes(Order::Start, &rows), [4, 1, 1]);
+        assert_eq!(sizes(&rows), [4, 1, 1]);
         let mut backwards = rows.clone();
         backwards.reverse();
-        assert_eq!(sizes(Order::End, &backwards), [4, 1, 1]);
+        assert_eq!(sizes(&backwards), [4, 1, 1]);
     }
 
     #[test]
     fn a_call_is_complete_once_no_row_of_it_can_come() {
         let rows =
             rows(&[("1.1", "1.1", "A/1-1", "B/1-1", 100, 10), ("2.1", "2.1", "A/1-2", "B/1-2", 300, 10)]);
-        let mut grouper = Grouper::new("hq", Order::Start, Micros(i64::MAX));
+        let mut grouper = Grouper::new("hq", Micros(i64::MAX));
         rows.iter().for_each(|row| assert!(grouper.add(row.clone())));
         let at = |secs| Some(Micros::from_secs(secs));
         let hold = HOLD / 1000;
@@ -282,7 +275,7 @@ mod tests {
     fn rounds_of_a_queue_whose_members_are_busy_for_minutes_are_one_call() {
         let rows =
             rows(&[("1.1", "1.1", "A/1-1", "B/1-1", 100, 15), ("1.1", "1.1", "A/1-1", "B/1-2", 310, 60)]);
-        let mut grouper = Grouper::new("hq", Order::Start, Micros(i64::MAX));
+        let mut grouper = Grouper::new("hq", Micros(i64::MAX));
         assert!(grouper.add(rows[0].clone()));
         assert!(grouper.complete(Some(Micros::from_secs(300))).is_empty());
         assert!(grouper.add(rows[1].clone()));
@@ -296,10 +289,10 @@ mod tests {
             ("9.1", "9.1", "A/1-9", "B/1-9", 100_000_000, 15),
             ("1.1", "1.1", "A/1-1", "B/1-2", 310, 60),
         ]);
-        let mut grouper = Grouper::new("hq", Order::End, Micros::from_secs(86_400));
+        let mut grouper = Grouper::new("hq", Micros::from_secs(86_400));
         for row in rows {
             assert!(grouper.add(row));
-            assert!(grouper.complete(None).is_empty());
+            assert!(grouper.complete(Some(grouper.latest())).is_empty());
         }
         assert_eq!(grouper.finish().iter().map(|call| call.group.rows.len()).max(), Some(2));
     }
@@ -308,6 +301,6 @@ mod tests {
     fn a_row_without_a_time_is_no_call() {
         let mut row = rows(&[("x", "", "A/1-1", "", 100, 1)]).remove(0);
         row.start_epoch = None;
-        assert!(!Grouper::new("hq", Order::Start, Micros(i64::MAX)).add(row));
+        assert!(!Grouper::new("hq", Micros(i64::MAX)).add(row));
     }
 }

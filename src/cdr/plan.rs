@@ -123,7 +123,7 @@ impl<'a> Reading<'a> {
         pbx: &str,
     ) -> Result<Self, StoreError> {
         let from = from.max(span.from);
-        let grouper = Grouper::new(pbx, store.order(), span.to.plus_millis(LONGEST));
+        let grouper = Grouper::new(pbx, span.to.plus_millis(LONGEST));
         // a call that began before it has rows in it, one that began in it has rows behind it
         store.begin(Span { from: from.plus_millis(-HOLD), to: span.to.plus_millis(HOLD) }).await?;
         let place = Place { reached: from, again: from };
@@ -147,11 +147,11 @@ impl<'a> Reading<'a> {
                     read.rows += 1;
                     read.timeless += u64::from(!grouper.add(cdr));
                 }
-                read.calls = grouper.complete(page.reached);
                 let reached = match self.store.order() {
                     Order::Start => page.reached,
                     Order::End => Some(grouper.latest()),
                 };
+                read.calls = grouper.complete(reached);
                 if let Some(reached) = reached {
                     let open = grouper.oldest().map_or(reached, |oldest| oldest.min(reached));
                     let again = match self.store.order() {

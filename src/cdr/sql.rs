@@ -99,7 +99,7 @@ impl Sql {
 
     /// Whether its times are moments of themselves, which the query has as UTC.
     pub fn has_moments(&self) -> bool {
-        self.columns.get(Field::Start).is_some_and(|column| column.kind == "timestamp with time zone")
+        self.columns.get(Field::Start).is_some_and(|column| self.connection.is_moment(column))
     }
 
     pub fn order(&self) -> Order {
@@ -303,10 +303,7 @@ impl Sql {
     /// A position as the store writes times.
     fn moment(&self, position: i64) -> String {
         let text = zone::local_text(Micros::from_secs(position), &TimeZone::UTC).unwrap_or_default();
-        let zoned =
-            self.columns.get(Field::Start).is_some_and(|column| column.kind.contains("with time zone"))
-                && !self.columns.get(Field::Start).is_some_and(|column| column.kind.contains("without"));
-        if zoned { format!("{text}+00") } else { text }
+        if self.has_moments() { format!("{text}+00") } else { text }
     }
 
     fn position_of(&self, cdr: &Cdr, counted: Option<&str>, default: i64) -> i64 {
@@ -526,12 +523,17 @@ impl Connection {
         }
     }
 
+    /// Whether the column's values are moments, whatever zone they are shown in.
+    fn is_moment(&self, column: &Column) -> bool {
+        matches!(self, Self::Postgres(_)) && column.kind == "timestamp with time zone"
+    }
+
     /// A column as text, whatever its type.
     fn text_of(&self, column: &Column) -> String {
         let name = self.quoted(&column.name);
         match self {
             Self::MySql(_) => format!("CAST({name} AS CHAR)"),
-            Self::Postgres(_) if column.kind == "timestamp with time zone" => {
+            Self::Postgres(_) if self.is_moment(column) => {
                 format!("({name} AT TIME ZONE 'UTC')::text")
             }
             Self::Postgres(_) => format!("{name}::text"),

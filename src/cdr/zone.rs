@@ -102,7 +102,8 @@ pub enum StoreClock {
 
 /// Finds a store's clock out: the text of the first row of a channel and the epoch in its
 /// uniqueid are of the same moment. Rows that start later in a call, as those of a queue's later rounds,
-/// agree with nothing but by chance: another offset than UTC's needs most of all rows. Takes `(start text, uniqueid's epoch)`; a zone that is UTC answers `Local`.
+/// agree with nothing but by chance: another offset than UTC's needs most of all rows. Takes
+/// `(start text, uniqueid's epoch)`; a zone that is UTC answers `Local`.
 pub fn store_clock<'a>(rows: impl IntoIterator<Item = (&'a str, u64)>, zone: &TimeZone) -> StoreClock {
     let mut votes: Vec<(StoreClock, usize)> = Vec::new();
     let (mut seen, mut voted) = (0, 0);

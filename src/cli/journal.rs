@@ -1,14 +1,10 @@
 //! `callpost journal`: the journal itself, with or without an agent. Everything is read from copies;
 //! root takes the identity of the journal's owner first, so that no file changes hands.
 
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
-
 use super::args;
 use super::exit::{CliError, Done};
 use super::out::{Out, paint, plural, style};
+use super::past::as_owner;
 use super::status::{bytes, client};
 use crate::agent::open_journal;
 use crate::config::Config;
@@ -24,23 +20,6 @@ pub(super) async fn journal(config: &Config, args: &args::Journal) -> Result<Don
         args::Journal::Export(args) => export(&offline, args, &mut Out::new(true)),
         args::Journal::Salvage(args) => salvage(config, offline, args).await,
     }
-}
-
-/// Root becomes the journal's owner: this program is run again with that user and group. Files of
-/// root in the journal would keep the agent from starting.
-pub(super) fn as_owner(directory: &Path) -> Result<(), CliError> {
-    let Ok(found) = std::fs::metadata(directory) else { return Ok(()) };
-    if !rustix::process::geteuid().is_root() || found.uid() == 0 {
-        return Ok(());
-    }
-    let failed = |why: std::io::Error| {
-        let what = format!("failed to become the journal's owner, user id {}: {why}", found.uid());
-        CliError::failed(what, "run it as that user")
-    };
-    let program = std::env::current_exe().map_err(failed)?;
-    let mut command = Command::new(program);
-    command.args(std::env::args_os().skip(1)).uid(found.uid()).gid(found.gid());
-    Err(failed(command.exec()))
 }
 
 async fn status(config: &Config, offline: &Offline, out: &mut Out) -> Result<Done, CliError> {

@@ -1,9 +1,13 @@
-//! Where answers about calls come from: a running agent, or the journal itself where none runs.
+//! Where answers about calls come from: a running agent, or the journal itself where none runs (root takes its
+//! owner's identity first).
 
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 
 use super::exit::CliError;
-use super::journal::as_owner;
 use super::status::client;
 use crate::agent::open_journal;
 use crate::api::{CallName, CallTrace, ClientError, FindError, LegsQuery, find};
@@ -56,6 +60,23 @@ pub(super) async fn journal(config: &Config, not_running: ClientError) -> Result
     }
     let (journal, _) = open_journal(config).await.map_err(|why| unreadable(&why))?;
     Ok(journal)
+}
+
+/// Root becomes the journal's owner: this program is run again with that user and group. Files of
+/// root in the journal would keep the agent from starting.
+pub(super) fn as_owner(directory: &Path) -> Result<(), CliError> {
+    let Ok(found) = std::fs::metadata(directory) else { return Ok(()) };
+    if !rustix::process::geteuid().is_root() || found.uid() == 0 {
+        return Ok(());
+    }
+    let failed = |why: std::io::Error| {
+        let what = format!("failed to become the journal's owner, user id {}: {why}", found.uid());
+        CliError::failed(what, "run it as that user")
+    };
+    let program = std::env::current_exe().map_err(failed)?;
+    let mut command = Command::new(program);
+    command.args(std::env::args_os().skip(1)).uid(found.uid()).gid(found.gid());
+    Err(failed(command.exec()))
 }
 
 pub(super) fn unreadable(why: &JournalError) -> CliError {

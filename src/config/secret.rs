@@ -16,7 +16,8 @@ const MAX_SECRET: u64 = 16 * 1024;
 /// The directories in which `X_file = "NAME"` is looked up, before it is taken as a path.
 #[derive(Clone, Debug)]
 pub(super) struct Stores {
-    /// systemd's `$CREDENTIALS_DIRECTORY`, which only the service has, or where it points for it; there also as `s_NAME`, from `LoadCredential=s:DIRECTORY`.
+    /// systemd's `$CREDENTIALS_DIRECTORY`, which only the service has, or where it points for it; there
+    /// also as `s_NAME`, from `LoadCredential=s:DIRECTORY`.
     pub credentials: Option<PathBuf>,
     /// `/etc/callpost/secrets`.
     pub secrets: PathBuf,

@@ -300,6 +300,20 @@ pub struct JournalOptions {
     pub generation_records: u64,
 }
 
+#[cfg(test)]
+impl JournalOptions {
+    /// What most tests open one with.
+    pub(crate) fn of_tests(directory: &std::path::Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            max_size: 1 << 30,
+            keep: Duration::from_secs(30 * 24 * 3600),
+            pbx: "hq".to_owned(),
+            generation_records: 131_072,
+        }
+    }
+}
+
 /// What was found at the start.
 #[derive(Debug, Default)]
 pub struct Recovered {

@@ -514,11 +514,10 @@ mod tests {
 
     fn journal(directory: &TempDir) -> Journal {
         let options = JournalOptions {
-            directory: directory.path().to_path_buf(),
             max_size: 256 << 20,
             keep: Duration::from_secs(86_400),
-            pbx: "hq".to_owned(),
             generation_records: 1000,
+            ..JournalOptions::of_tests(directory.path())
         };
         Journal::open(options).unwrap().0
     }

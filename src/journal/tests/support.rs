@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
-use std::time::Duration;
 
 use parsers::Micros;
 
@@ -17,13 +16,7 @@ use crate::journal::{
 pub(super) const DAY: i64 = 24 * 3600 * Micros::SECOND;
 
 pub(super) fn options(directory: &Path) -> JournalOptions {
-    JournalOptions {
-        directory: directory.to_owned(),
-        max_size: 1 << 30,
-        keep: Duration::from_secs(30 * 24 * 3600),
-        pbx: "hq".to_owned(),
-        generation_records: 131_072,
-    }
+    JournalOptions::of_tests(directory)
 }
 
 pub(super) fn open(directory: &Path) -> (Journal, Recovered) {
