@@ -211,10 +211,17 @@ impl State {
         }
         self.unite_channels(picker, target);
         self.channels.edit(target, |chan| chan.picked = true);
-        self.channels.edit(picker, |chan| chan.picks = Some(target.clone()));
+        let bridged = self.channels.edit(picker, |chan| {
+            chan.picks = Some(target.clone());
+            chan.bridge.is_some()
+        });
+        if bridged == Some(true) {
+            self.pick_up(picker);
+        }
     }
 
-    /// The picker has the call: DialEnd names it, or it comes into the bridge.
+    /// The picker has the call: DialEnd names it, or it comes into the bridge; another thread may say
+    /// both before Pickup comes.
     pub(super) fn pick_up(&mut self, id: &Uniqueid) {
         let Some(picker) = self.channels.get(id).cloned() else { return };
         let Some(target) = picker.picks.as_ref().and_then(|target| self.channels.get(target)).cloned() else {

@@ -307,6 +307,31 @@ fn who_lost_a_fork_is_known_a_moment_after_the_loser_hung_up() {
     assert_as_expected(name, &replay(&stream));
 }
 
+/// Asterisk publishes `Pickup` after the picker has the channel that is dialled (`main/pickup.c`): the
+/// dialler's thread may have said everything by then.
+#[test]
+fn a_pickup_may_be_told_after_the_picker_is_in_the_bridge() {
+    let name = "s26_pickup";
+    let recorded = stream(name);
+    let at = |kind: fn(&EventKind) -> bool| {
+        recorded.iter().position(|(_, fed)| matches!(fed, Fed::Event(event) if kind(&event.kind))).unwrap()
+    };
+    let pickup = at(|kind| matches!(kind, EventKind::Pickup { .. }));
+    let gone = at(|kind| matches!(kind, EventKind::Hangup { .. }));
+    let end = at(|kind| matches!(kind, EventKind::HangupRequest { .. }));
+    assert!(pickup < gone, "the same thread says both");
+    for place in pickup..end - 2 {
+        for hangup in place + 1..end - 1 {
+            let mut stream = recorded.clone();
+            let (_, hung_up) = stream.remove(gone);
+            let (_, picked) = stream.remove(pickup);
+            stream.insert(place, (stream[place - 1].0, picked));
+            stream.insert(hangup, (stream[hangup - 1].0, hung_up));
+            assert_eq!(faults("22", name, &replay(&stream), EXACT), "", "Pickup {place}, Hangup {hangup}");
+        }
+    }
+}
+
 #[test]
 fn who_is_called_only_after_a_phone_was_given_up_did_not_answer_in_its_place() {
     let mut stream = stream("y05_queue_exit_with_key");
