@@ -1,6 +1,6 @@
 //! Nothing is lost, doubled or invented, whatever happens: the oracle's verdict on the real agent.
 //!
-//! The quick form ends at 200,000 deliveries or after ten minutes, whichever is first.
+//! The quick form ends at 200,000 deliveries, its journal in memory, or after ten minutes.
 //! `CALLPOST_ORACLE_UPDATES=1000000` for that many deliveries, however long it takes (in a release build:
 //! `cargo test --release`), `CALLPOST_STOPS=100` for so many stops, `CALLPOST_ORACLE_SEED` to draw the same
 //! faults.
@@ -29,6 +29,7 @@ async fn under_faults_and_kills_every_delivery_arrives_once_and_in_order() {
         troubles: vec![KillFrozen, Refuse, Kill, Reload, Unauthorized, Kill, Restart, Disconnect, KillFrozen],
         every: Duration::from_secs(if long.is_some() { 20 } else { 12 }),
         once: false,
+        in_memory: long.is_none(),
     };
     let most = Duration::from_secs(if long.is_some() { 86_400 } else { 600 });
     let mut run = Run::start(plan).await;
@@ -47,6 +48,7 @@ async fn a_stop_under_load_loses_and_doubles_nothing() {
         troubles: [Trouble::StopFrozen, Trouble::Stop].repeat(stops.div_ceil(2)),
         every: Duration::from_secs(3),
         once: true,
+        in_memory: false,
     };
     let mut run = Run::start(plan).await;
     run.play(Duration::from_secs(86_400)).await;

@@ -82,6 +82,7 @@ async fn at_a_steady_pace_memory_descriptors_threads_and_disk_level_off() {
         troubles: vec![Trouble::Refuse, Trouble::Disconnect, Trouble::Restart, Trouble::Reload],
         every: Duration::from_secs(20),
         once: false,
+        in_memory: false,
     };
     let mut run = Run::start(plan).await;
     let (pid, journal, begin) = (run.pid(), run.journal(), Instant::now());
