@@ -193,7 +193,8 @@ fn accept(inner: &mut Inner, parts: &Parts, request: &mut Request) -> (u16, Valu
             (200, body, false)
         }
         Request::Webhook { id, .. } => (200, json!({ "ok": true }), inner.store.is_known(id)),
-        Request::Other { method, path } if path == "/" && method != "POST" => {
+        // who looks whether somebody is there
+        Request::Other { method, path } if method == "HEAD" || path == "/" && method != "POST" => {
             (200, json!({ "ok": true }), false)
         }
         Request::Other { .. } => (404, json!({ "error": "neither NiMbox nor a webhook" }), false),
