@@ -14,7 +14,9 @@ use super::history::Job;
 use super::outbox;
 use super::replay::{self, DeadMark};
 use super::staged::Staged;
-use super::types::{DeadLetter, DeliveryKey, JournalError, JournalStatus, RouteId, RouteStatus, Selection};
+use super::types::{
+    DeadLetter, DeliveryKey, Dropped, JournalError, JournalStatus, RouteId, RouteStatus, Selection,
+};
 use super::writer::Writer;
 
 /// Most deliveries handed out at once.
@@ -193,7 +195,7 @@ impl Writer {
                 let counters = outbox::take_letter_out(book, &mut staged, *number, route, at);
                 counters.accepted = counters.accepted.saturating_sub(1);
             } else {
-                outbox::drop_letter(book, &mut staged, *number, route, at, "dead letter dropped");
+                outbox::drop_letter(book, &mut staged, *number, route, at, Dropped::Letter);
             }
             routes.push(route);
         }
@@ -296,7 +298,7 @@ impl Writer {
             // letters that could not be read any more are lost; say so rather than keep them for ever
             let unreadable = std::mem::take(&mut counters.dead);
             counters.dropped += unreadable;
-            self.book.skip_dropped(&mut staged, route, "dead letter unreadable", unreadable);
+            self.book.skip_dropped(&mut staged, route, Dropped::Unreadable, unreadable);
             let total = self.book.carry(route, counters);
             staged.put(head_number, key::route(key::CARRIED, route), &encode_counters(&total));
         }

@@ -12,7 +12,7 @@ use super::format::{self, Next, Pending, key, kind};
 use super::known::{Create, Tag, Word};
 use super::schedule::Scan;
 use super::staged::Staged;
-use super::types::{Counters, DeliveryKey, RouteId};
+use super::types::{Counters, DeliveryKey, Dropped, RouteId};
 use crate::calls::{CallKey, LegState, LegUpdate, ObjectKey, Update, UpdateBody};
 
 /// Begins the reasons for giving up what was accepted, among those for leaving something out.
@@ -582,7 +582,8 @@ impl Book {
     }
 
     /// Says why so many accepted deliveries were given up; who calls this counts them.
-    pub(super) fn skip_dropped(&mut self, staged: &mut Staged, route: u16, reason: &str, count: u64) {
+    pub(super) fn skip_dropped(&mut self, staged: &mut Staged, route: u16, reason: Dropped, count: u64) {
+        let reason = reason.reason();
         if count > 0 {
             self.count_reason(staged, route, format!("{DROPPED}{reason}"), format!("{DROPPED}other"), count);
         }

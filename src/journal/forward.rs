@@ -12,7 +12,7 @@ use super::format::{Pending, encode_before, key, kind};
 use super::outbox::{self, Settled};
 use super::schedule::Scan;
 use super::staged::Staged;
-use super::types::{DeliveryKey, Payload};
+use super::types::{DeliveryKey, Dropped, Payload};
 use super::writer::Writer;
 use crate::calls::CallKey;
 
@@ -27,7 +27,7 @@ pub(super) enum Fate {
     /// Nowhere else.
     Stays,
     /// Given up, for this reason.
-    Dropped(&'static str),
+    Dropped(Dropped),
 }
 
 /// How many met which fate.
@@ -89,7 +89,7 @@ impl Writer {
                     fate => fate,
                 },
                 Some(found) => decide(&found.entry.payload),
-                None => Fate::Dropped("record damaged"),
+                None => Fate::Dropped(Dropped::Damaged),
             };
             if fate == Fate::Stays {
                 continue;

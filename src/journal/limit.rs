@@ -14,7 +14,7 @@ use super::forward::{Fate, Moved};
 use super::history::Job;
 use super::outbox::{self, Settled};
 use super::staged::Staged;
-use super::types::{DeadLetter, DeliveryKey, Payload, RouteId};
+use super::types::{DeadLetter, DeliveryKey, Dropped, Payload, RouteId};
 use super::writer::Writer;
 
 /// Older generations are emptied when little of them is left, microseconds.
@@ -23,8 +23,6 @@ const STRAGGLER_AGE: i64 = 24 * 3600 * Micros::SECOND;
 const MOVED: u64 = 2048;
 /// Dead letters given up in one group.
 const LETTERS: usize = 256;
-/// Why what waited on a route that is gone was given up.
-const UNCONFIGURED: &str = "its route is not configured any more";
 
 /// What is given up next, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,12 +52,12 @@ impl Class {
         }
     }
 
-    fn reason(self) -> &'static str {
+    fn dropped(self) -> Dropped {
         match self {
-            Self::Ringing => "no room: webhook about ringing or digits",
-            Self::Webhook => "no room: webhook",
-            Self::Dead => "no room: dead letter",
-            Self::Create => "no room: create",
+            Self::Ringing => Dropped::Ringing,
+            Self::Webhook => Dropped::Webhook,
+            Self::Dead => Dropped::Dead,
+            Self::Create => Dropped::Create,
         }
     }
 }
@@ -131,7 +129,7 @@ impl Writer {
                 tracing::error!(
                     generation = number,
                     dropped,
-                    reason = class.reason(),
+                    reason = class.dropped().reason(),
                     "the journal is full: deliveries were given up"
                 );
             }
@@ -154,7 +152,7 @@ impl Writer {
             return self.give_up_letters(number);
         }
         let decide = |payload: &Payload| match Class::of(payload) {
-            found if found == class => Fate::Dropped(class.reason()),
+            found if found == class => Fate::Dropped(class.dropped()),
             _ => Fate::Stays,
         };
         let Moved { dropped, .. } = self.forward(number, decide)?;
@@ -176,7 +174,7 @@ impl Writer {
             }
             let mut staged = Staged::default();
             for letter in &letters {
-                let reason = Class::Dead.reason();
+                let reason = Class::Dead.dropped();
                 self.book.unlearn(&mut staged, &outbox::entry_of(letter));
                 match self.book.routes.number(&letter.route) {
                     Some(route) => {
@@ -217,13 +215,14 @@ impl Writer {
                 let next = state.map_or(0, |state| state.next);
                 outbox::take_out(&mut self.book, &mut staged, number, route, *at, next).dropped += 1;
                 if let Some(state) = state {
-                    let given_up = outbox::given_up(*state, UNCONFIGURED, crate::clock::now());
+                    let given_up =
+                        outbox::given_up(*state, Dropped::Unconfigured.reason(), crate::clock::now());
                     let json = serde_json::to_vec(&given_up)
                         .map_err(|error| (number, Fault::Io(error.to_string())))?;
                     staged.put(number, key::delivery(state.call, kind::OUTCOME, *at), &json);
                 }
             }
-            self.book.skip_dropped(&mut staged, route, UNCONFIGURED, group.len() as u64);
+            self.book.skip_dropped(&mut staged, route, Dropped::Unconfigured, group.len() as u64);
             self.write(&mut staged)?;
             for (at, _) in &group {
                 self.settled(*at, route, Settled::Final);

@@ -61,7 +61,7 @@ mod writer;
 pub use offline::{Findings, Offline, Part, PartKind, Salvageable};
 pub use store::Journal;
 pub use types::{
-    Batch, Counters, DeadLetter, DeletedDays, Delivery, DeliveryKey, HistoryFilter, Imported, JournalError,
-    JournalOptions, JournalStatus, LegRecord, Outgoing, Payload, Recovered, Replayed, RouteId, RouteStatus,
-    Selection, Settlement, Trace, TraceDelivery, TraceMessage, Traced,
+    Batch, Counters, DeadLetter, DeletedDays, Delivery, DeliveryKey, Dropped, HistoryFilter, Imported,
+    JournalError, JournalOptions, JournalStatus, LegRecord, Outgoing, Payload, Recovered, Replayed, RouteId,
+    RouteStatus, Selection, Settlement, Trace, TraceDelivery, TraceMessage, Traced,
 };

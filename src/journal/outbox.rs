@@ -9,7 +9,7 @@ use super::encode::{Entry, PreparedEntry, StoredEntry, StoredOutcome};
 use super::engine::{Fault, Store};
 use super::format::{Damaged, Pending, decode_before, encode_before, key, kind};
 use super::staged::Staged;
-use super::types::{Counters, DeadLetter, DeliveryKey, Settlement};
+use super::types::{Counters, DeadLetter, DeliveryKey, Dropped, Settlement};
 
 /// What workers hold now; it dies with the process.
 pub(super) type Leases = HashMap<DeliveryKey, Lease>;
@@ -90,7 +90,7 @@ pub(super) fn give_up(book: &mut Book, staged: &mut Staged, at: DeliveryKey, lea
     let route = lease.route;
     let generation = book.home(at);
     take_out(book, staged, generation, route, at, lease.state.next).dropped += 1;
-    book.skip_dropped(staged, route, "record damaged", 1);
+    book.skip_dropped(staged, route, Dropped::Damaged, 1);
 }
 
 /// How a delivery ended that somebody gave up.
@@ -129,7 +129,7 @@ pub(super) fn drop_letter(
     generation: u64,
     route: u16,
     at: DeliveryKey,
-    reason: &str,
+    reason: Dropped,
 ) {
     take_letter_out(book, staged, generation, route, at).dropped += 1;
     book.skip_dropped(staged, route, reason, 1);

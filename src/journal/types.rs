@@ -365,6 +365,55 @@ impl Counters {
     }
 }
 
+/// Why an accepted delivery is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// Near the limit of the journal, in this order.
+    Ringing,
+    /// Any other webhook.
+    Webhook,
+    /// A dead letter that nobody decided on.
+    Dead,
+    /// The last to go.
+    Create,
+    /// Somebody gave up what waits for a route that is gone.
+    Unconfigured,
+    /// Somebody gave up a dead letter.
+    Letter,
+    /// The record cannot be read any more.
+    Damaged,
+    /// A dead letter's record cannot be read any more.
+    Unreadable,
+}
+
+impl Dropped {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Ringing,
+        Self::Webhook,
+        Self::Dead,
+        Self::Create,
+        Self::Unconfigured,
+        Self::Letter,
+        Self::Damaged,
+        Self::Unreadable,
+    ];
+
+    /// As it is stored, and shown.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Ringing => "no room: webhook about ringing or digits",
+            Self::Webhook => "no room: webhook",
+            Self::Dead => "no room: dead letter",
+            Self::Create => "no room: create",
+            Self::Unconfigured => "its route is not configured any more",
+            Self::Letter => "dead letter dropped",
+            Self::Damaged => "record damaged",
+            Self::Unreadable => "dead letter unreadable",
+        }
+    }
+}
+
 /// One route as the journal sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RouteStatus {
@@ -376,7 +425,7 @@ pub struct RouteStatus {
     pub oldest: Option<Micros>,
     /// Left out on purpose, by reason.
     pub skipped: Vec<(String, u64)>,
-    /// What was accepted and then given up, by reason: `counters.dropped` in its parts.
+    /// What was accepted and then given up, by reason ([`Dropped`]): `counters.dropped` in its parts.
     #[serde(default)]
     pub dropped: Vec<(String, u64)>,
 }

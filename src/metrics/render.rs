@@ -7,23 +7,42 @@ use parsers::Micros;
 use super::histogram::{Histogram, buckets};
 use super::text::{Text, seconds};
 use crate::api::{AgentStatus, RouteView};
-use crate::journal::{Counters, RouteStatus};
+use crate::journal::{Counters, Dropped, RouteStatus};
 use crate::routes::{BreakerState, RouteHealth};
 
 /// All of them, in Prometheus' text format.
 pub fn render(status: &AgentStatus) -> String {
     let mut text = Text::default();
+    let stored = with_new_routes(status);
     agent(&mut text, status);
     ami(&mut text, status);
     journal(&mut text, status);
     reconciliation(&mut text, status);
-    conservation(&mut text, &status.journal.routes);
+    conservation(&mut text, &stored);
     left_out(&mut text, &status.journal.routes);
-    waiting(&mut text, status);
+    waiting(&mut text, status.at, &stored);
     routes(&mut text, &status.routes);
     attempts(&mut text, &status.routes);
     process(&mut text, status);
     text.into_string()
+}
+
+/// The journal's routes, and those it has nothing of yet: a series that begins at 1 tells Prometheus of
+/// no increase, and the first dead letter would raise no alert.
+fn with_new_routes(status: &AgentStatus) -> Vec<RouteStatus> {
+    let mut routes = status.journal.routes.clone();
+    for view in &status.routes {
+        if !routes.iter().any(|stored| stored.route == view.route) {
+            routes.push(RouteStatus {
+                route: view.route.clone(),
+                counters: Counters::default(),
+                oldest: None,
+                skipped: Vec::new(),
+                dropped: Vec::new(),
+            });
+        }
+    }
+    routes
 }
 
 fn agent(text: &mut Text, status: &AgentStatus) {
@@ -145,9 +164,12 @@ fn conservation(text: &mut Text, routes: &[RouteStatus]) {
     for (name, help, value) in gauges {
         each(&mut text.gauge(name, help), routes, value);
     }
-    let mut family = text.counter("callpost_dropped_total", "Accepted deliveries given up on purpose.");
+    let mut family =
+        text.counter("callpost_dropped_total", "Accepted deliveries given up on purpose, by reason.");
     for route in named(routes) {
-        for (reason, count) in &route.dropped {
+        let counted = route.dropped.iter().map(|(reason, count)| (reason.as_str(), *count));
+        let none = Dropped::ALL.map(|dropped| (dropped.reason(), 0));
+        for (reason, count) in none.into_iter().chain(counted).collect::<BTreeMap<_, _>>() {
             family.add(&[("route", &route.route.0), ("reason", reason)], count);
         }
         // what the counters know and the reasons do not: a damaged file set them back
@@ -189,11 +211,11 @@ fn left_out(text: &mut Text, routes: &[RouteStatus]) {
     }
 }
 
-fn waiting(text: &mut Text, status: &AgentStatus) {
+fn waiting(text: &mut Text, now: Micros, routes: &[RouteStatus]) {
     let mut family = text
         .gauge("callpost_oldest_undelivered_seconds", "Age of the oldest pending delivery; 0 without one.");
-    for route in named(&status.journal.routes) {
-        let age = route.oldest.map_or(0, |oldest| status.at.0.saturating_sub(oldest.0).max(0));
+    for route in named(routes) {
+        let age = route.oldest.map_or(0, |oldest| now.0.saturating_sub(oldest.0).max(0));
         family.add(&[("route", &route.route.0)], seconds(u64::try_from(age).unwrap_or(0)));
     }
 }

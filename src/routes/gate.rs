@@ -263,6 +263,13 @@ impl Gate {
         self.changed = true;
     }
 
+    /// Holds nothing any more for this reason; another configuration may have taken it away.
+    pub fn resume_from(&mut self, reason: &str, now: Micros) {
+        if self.paused.as_ref().is_some_and(|paused| paused.reason == reason) {
+            self.resume(now);
+        }
+    }
+
     /// Time since it was appended, paused time left out, microseconds.
     fn age(&self, accepted: Micros, now: Micros) -> i64 {
         let open = self.paused.iter().map(|paused| (paused.since, now));

@@ -169,6 +169,27 @@ async fn metrics_tell_of_calls_deliveries_journal_and_process() {
     assert_eq!(agent.code(), Some(0));
 }
 
+/// What rises from nothing to 1 is no increase to Prometheus: the 0 before it has to be there.
+#[test]
+fn a_route_has_its_series_before_its_first_delivery() {
+    let (_agent, _site, address) = agent(
+        "[ami]\naddress = '127.0.0.1:1'\nusername = 'x'\nsecret = 's'\n\
+         [[nimbox]]\nname = 'crm'\nurl = 'http://127.0.0.1:1'\nallow_http = true\ntoken = 't'\n",
+    );
+    let metrics = samples(&ask(&address, "/metrics", Some(TOKEN)).1);
+    for name in ["accepted_total", "delivered_total", "refused_total", "pending_records", "dead_records"] {
+        assert_eq!(metrics.get(&format!("callpost_{name}{{route=\"crm\"}}")), Some(&0.0), "{metrics:#?}");
+    }
+    let dropped = "callpost_dropped_total{route=\"crm\",reason=\"no room: create\"}";
+    for name in [
+        "callpost_conservation_difference{route=\"crm\"}",
+        "callpost_oldest_undelivered_seconds{route=\"crm\"}",
+        dropped,
+    ] {
+        assert_eq!(metrics.get(name), Some(&0.0), "{name} in {metrics:#?}");
+    }
+}
+
 #[test]
 fn a_request_that_is_too_large_or_too_slow_ends() {
     let (_agent, _site, address) = agent("");

@@ -319,6 +319,35 @@ async fn until_a_webhook_is_verified_nothing_is_delivered_and_health_says_why() 
 }
 
 #[tokio::test]
+async fn a_webhook_that_need_not_be_verified_any_more_is_not_paused_for_that() {
+    let directory = TempDir::new().unwrap();
+    let receiver = Receiver::start(|_| Reply::status("500 Internal Server Error")).await;
+    let journal = open(directory.path());
+    append(&journal, posts("call", 1)).await;
+    let unverified = |health: &RouteHealth| {
+        health
+            .paused
+            .as_ref()
+            .is_some_and(|paused| paused.reason == "unverified" && paused.why.contains("500"))
+    };
+    let without = webhook(&receiver.url("/"), "verify = false");
+    let mut worker = Running::start(&webhook(&receiver.url("/"), ""), &journal);
+    worker.until(unverified).await;
+    let tried = |health: &RouteHealth| !health.attempts.is_empty() && health.in_flight == 0;
+    // by a reload, then over a restart
+    worker.order(Some(&without));
+    assert_eq!(worker.until(tried).await.paused, None);
+    worker.order(Some(&webhook(&receiver.url("/other"), "")));
+    worker.until(unverified).await;
+    worker.stop().await;
+    let mut worker = Running::start(&without, &journal);
+    tokio::time::pause();
+    assert_eq!(worker.until(tried).await.paused, None);
+    worker.stop().await;
+    journal.close().await;
+}
+
+#[tokio::test]
 async fn a_fault_of_the_route_holds_everything_over_a_restart_and_then_goes_on_by_itself() {
     let directory = TempDir::new().unwrap();
     let receiver = Receiver::start(|n| match n {
